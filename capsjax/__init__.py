@@ -1,0 +1,21 @@
+"""capsjax: capsule networks in JAX and Flax."""
+
+from capsjax.losses import margin_loss, reconstruction_loss
+from capsjax.notation import Routed
+from capsjax.ops import mask_poses, predict_votes, safe_norm, squash
+from capsjax.routing import dynamic_routing, make_routing, uniform_routing
+
+__all__ = [
+    "Routed",
+    "dynamic_routing",
+    "make_routing",
+    "margin_loss",
+    "mask_poses",
+    "predict_votes",
+    "reconstruction_loss",
+    "safe_norm",
+    "squash",
+    "uniform_routing",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,246 @@
+"""Checkpoints, through Orbax: put in place in one step, the last few and the best kept."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from capsjax.registry import look_up
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing or cannot be read; the message says what to do."""
+
+
+class Restored(NamedTuple):
+    """Attributes:
+    step: of the checkpoint.
+    state: as it was saved.
+    notes: the small values that were saved with it.
+    """
+
+    step: int
+    state: Any
+    notes: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Saving returns when the checkpoint is on disk under its final name. What a kill leaves
+    behind in mid-save has another name, and is not taken for a checkpoint.
+
+    Args:
+      directory: where they are; made at the first save.
+      keep: how many of the last ones to keep; the one of lowest validation loss stays too.
+      read_only: for programs that only look.
+    """
+
+    def __init__(self, directory: Path, keep: int = 1, read_only: bool = False):
+        _quieten_orbax()
+        if keep < 1:
+            raise ValueError(f"checkpoint.keep is at least 1, not {keep}")
+        self._directory = Path(os.path.abspath(directory))
+        self._options = ocp.CheckpointManagerOptions(
+            # A training run waits for each save: it takes less than a step of the full network,
+            # and then the state may be donated to the next one.
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            best_fn=_validation_loss,  # without it Orbax does not store the metrics
+            best_mode="min",
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [
+                    checkpoint_managers.LatestN(n=keep),
+                    checkpoint_managers.BestN(
+                        get_metric_fn=_validation_loss,
+                        reverse=True,  # the lowest is the best
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            ),
+        )
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        handlers = {"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()}
+        return ocp.CheckpointManager(
+            self._directory,
+            item_names=tuple(handlers),
+            item_handlers=handlers,
+            options=self._options,
+        )
+
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, rising."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """The step of the checkpoint of lowest validation loss, None if none has one."""
+        losses = self.validation_losses()
+        return min(losses, key=losses.__getitem__) if losses else None
+
+    def validation_losses(self) -> dict[int, float]:
+        """By step, the validation loss of each checkpoint that has one."""
+        metrics = {step: self._manager.metrics(step) for step in self.steps()}
+        return {step: _validation_loss(each) for step, each in metrics.items() if each}
+
+    def save(
+        self, step: int, state: Any, notes: Mapping[str, Any], validation_loss: float | None = None
+    ) -> None:
+        """Save a checkpoint, unless there is one of that step already.
+
+        Args:
+          step: number of steps done.
+          state: any pytree of arrays.
+          notes: small values that JSON can hold.
+          validation_loss: for choosing the best; None in mid-epoch.
+
+        Raises:
+          CheckpointError: if the disk does not take it; the earlier checkpoints are unharmed.
+        """
+        if step in self._manager.all_steps():
+            return
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(dict(notes))
+                ),
+                metrics=None if validation_loss is None else {"validation_loss": validation_loss},
+                force=True,
+            )
+            self._manager.wait_until_finished()
+        except Exception as error:  # tensorstore raises ValueError for a full disk
+            raise CheckpointError(
+                f"could not save step {step} in {self._directory} ({_short(error)}). Make room or "
+                "check the permissions, then start the same command again: it goes on from the "
+                "last whole checkpoint"
+            ) from error
+
+    def restore(self, like: Any, which: str = "last") -> Restored:
+        """Read a checkpoint.
+
+        Args:
+          like: a state of the same shapes and types, whose values do not matter
+            (`jax.eval_shape` gives one).
+          which: "last", "best", or a step.
+
+        Raises:
+          CheckpointError: if there is none, it is damaged, or it is of another network.
+        """
+        return self._restore_step(self._find(which), like)
+
+    def notes(self, which: str = "last") -> dict[str, Any]:
+        """The small values of a checkpoint, as in `restore`, without its state."""
+        step = self._find(which)
+        try:
+            arguments = ocp.args.Composite(notes=ocp.args.JsonRestore())
+            return dict(self._manager.restore(step, args=arguments)["notes"])
+        except Exception as error:  # as in _restore_step
+            raise CheckpointError(self._damage(step, error)) from error
+
+    def restore_last_whole(self, like: Any) -> Restored | None:
+        """Read the last checkpoint that can be read, or None if the run has none at all.
+
+        Damaged ones after it are moved out of the way, to a directory beside, and reported.
+
+        Raises:
+          CheckpointError: if there are checkpoints, but none can be read.
+        """
+        damaged = {}
+        for step in reversed(self.steps()):
+            try:
+                restored = self._restore_step(step, like)
+            except CheckpointError as error:
+                damaged[step] = error
+                continue
+            if damaged:
+                self._set_aside(damaged, f"going on from step {step}")
+            return restored
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint in {self._directory} can be read: {damaged[max(damaged)]}. Start "
+                "anew in another --workdir"
+            )
+        return None
+
+    def _restore_step(self, step: int, like: Any) -> Restored:
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_here()), like
+        )
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(like), notes=ocp.args.JsonRestore()
+                ),
+            )
+        except Exception as error:  # whatever a damaged file makes tensorstore or JSON raise
+            raise CheckpointError(self._damage(step, error)) from error
+        return Restored(step, restored["state"], dict(restored["notes"]))
+
+    def _find(self, which: str) -> int:
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(f"no checkpoint in {self._directory}: train first")
+        if which.isdigit():
+            return look_up({str(step): step for step in steps}, which, "checkpoint")
+        named = {"last": lambda: steps[-1], "best": self.best_step}
+        step = look_up(named, which, "checkpoint (not a step either)")()
+        if step is None:
+            raise CheckpointError(
+                f"no checkpoint in {self._directory} has a validation loss to be best by; "
+                f"use 'last' or one of {', '.join(map(str, steps))}"
+            )
+        return step
+
+    def _damage(self, step: int, error: Exception) -> str:
+        return (
+            f"the checkpoint of step {step} in {self._directory} is damaged or belongs to another "
+            f"network ({_short(error)})"
+        )
+
+    def _set_aside(self, damaged: Mapping[int, CheckpointError], outcome: str) -> None:
+        aside = self._directory.with_name(self._directory.name + "_damaged")
+        aside.mkdir(exist_ok=True)
+        for step, error in damaged.items():
+            target = aside / str(step)
+            while target.exists():
+                target = target.with_name(target.name + "_")
+            os.replace(self._directory / str(step), target)
+            logging.getLogger("absl").warning("%s; moved to %s; %s", error, target, outcome)
+        self._manager = self._open()
+
+
+def _validation_loss(metrics: Mapping[str, float]) -> float:
+    return metrics["validation_loss"]
+
+
+def _quieten_orbax() -> None:
+    """Orbax reports each of its actions, and each checkpoint that has no metrics."""
+    logger = logging.getLogger("absl")
+    logger.setLevel(logging.WARNING)
+    logger.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return "Requested `tracked_metric`" not in message and "read only" not in message.replace(
+        "_", " "
+    )
+
+
+def _here() -> jax.sharding.Sharding:
+    """Where restored arrays go: the default device, whatever device they were saved from."""
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,259 @@
+"""The fields of every config, with the paper's values, and the published variants as presets.
+
+`make_config("authors")` starts from the paper's values and changes what the column `authors`
+of the table of variants changes; ",small" after a preset shrinks the network. Files in
+`configs/` start here. Each sub-dict is named after the function or class that it feeds.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from capsjax.registry import look_up
+
+
+def make_config(preset: str = "paper") -> ConfigDict:
+    """A config with all fields, at the values of a preset.
+
+    Args:
+      preset: a name of `PRESETS`, alone or followed by ",small".
+
+    Raises:
+      ValueError: for an unknown preset (the nearest one is named).
+
+    >>> make_config("keras,small").model.primary_caps.types
+    8
+    """
+    name, *variants = preset.split(",")
+    config = _paper()
+    config.update_from_flattened_dict(look_up(PRESETS, name, "preset"))
+    for variant in variants:
+        config.update_from_flattened_dict(look_up(VARIANTS, variant, "variant of a preset"))
+    return config
+
+
+def _paper() -> ConfigDict:
+    config = ConfigDict()
+    # Name of the run in file names and titles.
+    config.name = "capsnet"
+    # Of parameters, order of the data and augmentation.
+    config.seed = 0
+
+    data = config.data = ConfigDict()
+    # "digits", "npz", or an image-classification set of TFDS.
+    data.name = "mnist"
+    # TFDS's directory; empty for $TFDS_DATA_DIR, else TFDS's default.
+    data.dir = ""
+    # The .npz file, with name "npz".
+    data.file = ""
+    # Training examples to use, after the split; 0 for all.
+    data.train_size = 0
+    # Training examples held out for validation.
+    data.validation_size = 5000
+    # Of the shuffle that holds them out; independent of `seed`.
+    data.split_seed = 0
+
+    augment = config.augment = ConfigDict()
+    # Largest shift in pixels, rows and columns alike, zero fill.
+    augment.max_shift = 2
+
+    model = config.model = ConfigDict()
+    # A name of `capsjax.models.MODELS`.
+    model.name = "capsnet"
+    # Whether there is a decoder, and with it a reconstruction loss.
+    model.use_decoder = True
+
+    conv = model.conv = ConfigDict()
+    # Channels, kernel and stride of the first convolution.
+    conv.features = 256
+    conv.kernel_size = 9
+    conv.stride = 1
+    # Initial values, see `capsjax.initializers`. Not stated in the paper.
+    conv.kernel_init = "glorot_uniform"
+    conv.bias_init = "zeros"
+
+    primary_caps = model.primary_caps = ConfigDict()
+    # Types of primary capsule at each position, and the dimensions of their poses.
+    primary_caps.types = 32
+    primary_caps.pose_size = 8
+    primary_caps.kernel_size = 9
+    primary_caps.stride = 2
+    # "channels": neighbouring channels are a capsule; "pixels": neighbouring pixels.
+    primary_caps.grouping = "channels"
+    # Divide the convolution by the number of types before the bias.
+    primary_caps.divide_by_types = False
+    # ReLU before the squash.
+    primary_caps.relu = False
+    primary_caps.kernel_init = "glorot_uniform"
+    primary_caps.bias_init = "zeros"
+
+    class_caps = model.class_caps = ConfigDict()
+    # Dimensions of the class capsules.
+    class_caps.pose_size = 16
+    # Of the transformation matrices W.
+    class_caps.kernel_init = "truncated_normal(0.1)"
+
+    routing = model.routing = ConfigDict()
+    # A name of `capsjax.routing.ROUTING`.
+    routing.name = "dynamic"
+    # Rounds of (softmax, weighted sum, squash).
+    routing.num_iterations = 3
+    # "stop": only the last round is differentiated; "full": all.
+    routing.gradient = "stop"
+    # One more logit, for votes that fit nowhere.
+    routing.leaky = False
+    # Learn a bias that is added to the weighted sum in every round, and where it starts.
+    routing.use_bias = False
+    routing.bias_init = 0.1
+
+    squash = model.squash = ConfigDict()
+    # The small number of squash and of lengths, in all capsules.
+    squash.eps = 1e-7
+    # "root": sqrt(|s|² + eps); "norm": |s| + eps.
+    squash.eps_at = "root"
+
+    decoder = model.decoder = ConfigDict()
+    # Widths of the hidden layers.
+    decoder.hidden = (512, 1024)
+    decoder.kernel_init = "glorot_uniform"
+    decoder.bias_init = "zeros"
+
+    margin_loss = config.margin_loss = ConfigDict()
+    # Margins of present and absent classes, weight of the absent ones.
+    margin_loss.m_plus = 0.9
+    margin_loss.m_minus = 0.1
+    margin_loss.down_weight = 0.5
+    # Over classes, then the batch: "sum", "mean" or "batch_sum" (see `capsjax.losses`).
+    margin_loss.reduction = "sum"
+
+    reconstruction_loss = config.reconstruction_loss = ConfigDict()
+    # The same, over pixels.
+    reconstruction_loss.reduction = "sum"
+
+    loss_weights = config.loss_weights = ConfigDict()
+    loss_weights.margin = 1.0
+    loss_weights.reconstruction = 0.0005
+
+    schedule = config.schedule = ConfigDict()
+    # "constant", "exponential" or "staged".
+    schedule.name = "exponential"
+    # At the start.
+    schedule.learning_rate = 1e-3
+    # Exponential: multiplied by decay_rate each decay_every steps or epochs (decay_unit).
+    schedule.decay_rate = 0.96
+    schedule.decay_every = 2000
+    schedule.decay_unit = "step"
+    # Exponential: in steps (True) or smoothly (False), and never below the floor.
+    schedule.staircase = False
+    schedule.floor = 0.0
+    # Staged: the factor on learning_rate in each stage, and the epochs at which stages end.
+    schedule.stage_factors = (1.0, 0.1, 0.01)
+    schedule.stage_ends = (15, 30)
+
+    optimizer = config.optimizer = ConfigDict()
+    # Adam's.
+    optimizer.b1 = 0.9
+    optimizer.b2 = 0.999
+    optimizer.eps = 1e-8
+
+    train = config.train = ConfigDict()
+    train.epochs = 50
+    train.batch_size = 128
+
+    evaluate = config.evaluate = ConfigDict()
+    # Images at once; no effect on the result.
+    evaluate.batch_size = 100
+
+    # Which parameters the test set sees, once, at the end: those of the "last" step, or the
+    # "best" by validation loss.
+    config.selection = "last"
+
+    checkpoint = config.checkpoint = ConfigDict()
+    # How many to keep, besides the best one.
+    checkpoint.keep = 2
+    # Also in mid-epoch, each so many steps or minutes; 0 for never. (Always when interrupted.)
+    checkpoint.every_steps = 0
+    checkpoint.every_minutes = 5.0
+    # At the end of each so many epochs, the last, and each that is the best so far.
+    checkpoint.every_epochs = 1
+
+    log = config.log = ConfigDict()
+    # Steps between two lines of metrics of training.
+    log.every_steps = 50
+    log.tensorboard = True
+    return config
+
+
+# The published variants: what each changes of the paper's values above.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    # The code that the paper's authors released.
+    "authors": {
+        "model.conv.kernel_init": "truncated_normal(0.05)",
+        "model.conv.bias_init": "constant(0.1)",
+        "model.primary_caps.kernel_init": "truncated_normal(0.1)",
+        "model.primary_caps.bias_init": "constant(0.1)",
+        "model.primary_caps.divide_by_types": True,
+        "model.class_caps.kernel_init": "truncated_normal(0.1)",
+        "model.routing.gradient": "full",
+        "model.routing.use_bias": True,
+        "model.decoder.kernel_init": "truncated_normal(0.1)",
+        "model.decoder.bias_init": "constant(0.1)",
+        "margin_loss.reduction": "mean",
+        "loss_weights.margin": 0.5,
+        "schedule.floor": 1e-6,
+        # 300,000 steps of 128 images are 640 passes over 60,000.
+        "train.epochs": 640,
+    },
+    # A Keras tutorial, whose loop runs one round fewer than it says, and whose MSE makes the
+    # reconstruction loss 784 times weaker than the paper's.
+    "keras": {
+        "augment.max_shift": 0,
+        "model.class_caps.kernel_init": "glorot_uniform",
+        "model.routing.num_iterations": 2,
+        "model.routing.gradient": "full",
+        "reconstruction_loss.reduction": "mean",
+        "schedule.name": "constant",
+        "optimizer.eps": 1e-7,
+        "train.epochs": 10,
+    },
+    # A TensorFlow notebook.
+    "notebook": {
+        "augment.max_shift": 0,
+        "model.primary_caps.relu": True,
+        "model.class_caps.kernel_init": "normal(0.01)",
+        "model.routing.num_iterations": 2,
+        "model.routing.gradient": "full",
+        "reconstruction_loss.reduction": "batch_sum",
+        "schedule.name": "constant",
+        "train.epochs": 10,
+        "train.batch_size": 50,
+        "selection": "best",
+    },
+    # A PyTorch tutorial, whose primary capsules are pixels.
+    "pytorch": {
+        "model.conv.kernel_init": "fan_in_uniform",
+        "model.conv.bias_init": "fan_in_uniform",
+        "model.primary_caps.kernel_init": "fan_in_uniform",
+        "model.primary_caps.bias_init": "fan_in_uniform",
+        "model.primary_caps.grouping": "pixels",
+        "model.class_caps.kernel_init": "normal(0.01)",
+        "model.squash.eps": 1e-8,
+        "model.squash.eps_at": "norm",
+        "model.decoder.kernel_init": "fan_in_uniform",
+        "model.decoder.bias_init": "fan_in_uniform",
+        "reconstruction_loss.reduction": "mean",
+        # 0.0005 x 784 pixels.
+        "loss_weights.reconstruction": 0.392,
+        "schedule.decay_rate": 0.9,
+        "schedule.decay_every": 1,
+        "schedule.decay_unit": "epoch",
+        "schedule.staircase": True,
+        "train.batch_size": 100,
+    },
+}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    # About a thirtieth of the work: a minute an epoch of MNIST on two cores.
+    "small": {"model.conv.features": 64, "model.primary_caps.types": 8},
+}

@@ -1,0 +1,102 @@
+"""What every source of data gives: images and labels as arrays, checked once."""
+
+import dataclasses
+
+import numpy as np
+
+
+class DataError(ValueError):
+    """A data set that is missing or not usable; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """One part of a data set.
+
+    Attributes:
+      images: uint8, (n, h, w, c), 0 black and 255 white.
+      labels: int32, (n,), from 0.
+      num_classes: number of classes of the whole data set.
+
+    Raises:
+      DataError: if shapes or types are wrong, the part is empty, or a label is out of range.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    num_classes: int
+
+    def __post_init__(self):
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or images.dtype != np.uint8:
+            raise DataError(
+                "images are uint8 of shape (n, h, w, c), "
+                f"not {images.dtype} of shape {images.shape}"
+            )
+        if labels.shape != images.shape[:1] or labels.dtype != np.int32:
+            raise DataError(
+                f"labels are int32 of shape ({images.shape[0]},), "
+                f"not {labels.dtype} of shape {labels.shape}"
+            )
+        if len(labels) == 0:
+            raise DataError("a part of the data set is empty")
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise DataError(
+                f"labels run from 0 to {self.num_classes - 1}, "
+                f"not from {labels.min()} to {labels.max()}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(h, w, c)."""
+        return self.images.shape[1:]
+
+    def take(self, indices: np.ndarray) -> "Arrays":
+        """The examples at those positions, in that order."""
+        return Arrays(self.images[indices], self.labels[indices], self.num_classes)
+
+
+def split_validation(
+    train: Arrays, validation_size: int, seed: int, stratify: bool = False
+) -> tuple[Arrays, Arrays | None]:
+    """Split a validation part off the training part, by a fixed seed.
+
+    The positions come from the shuffle of a seed, not from the order of the files: TFDS has
+    already shuffled the original data sets, so "the first 5,000" means something else there.
+
+    Args:
+      train: the training part.
+      validation_size: number of validation examples; 0 for none.
+      seed: of the shuffle, independent of the seed of training.
+      stratify: give both parts the same share of each class.
+
+    Returns:
+      The rest of the training part, and the validation part or None; both in the order of the
+      source.
+
+    Raises:
+      DataError: if nothing would be left to train on.
+    """
+    if not 0 <= validation_size < len(train):
+        raise DataError(
+            f"data.validation_size is between 0 and {len(train) - 1} here, not {validation_size}"
+        )
+    if validation_size == 0:
+        return train, None
+    # RandomState, whose streams numpy has frozen: the split stays the same in every version.
+    if stratify:
+        from sklearn.model_selection import train_test_split
+
+        rest, held_out = train_test_split(
+            np.arange(len(train)),
+            test_size=validation_size,
+            random_state=np.random.RandomState(seed),
+            stratify=train.labels,
+        )
+    else:
+        order = np.random.RandomState(seed).permutation(len(train))
+        held_out, rest = order[:validation_size], order[validation_size:]
+    return train.take(np.sort(rest)), train.take(np.sort(held_out))

@@ -1,0 +1,73 @@
+"""A user's own images, from a .npz file."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from capsjax.data.arrays import Arrays, DataError, split_validation
+
+TEST_SHARE = 6  # one of six examples is for testing, as in MNIST, if the file has no test part
+SPLIT_SEED = 0
+
+
+def load_npz(path: str, part: str) -> Arrays:
+    """One part of a .npz file.
+
+    The file holds `images` (n, h, w) or (n, h, w, c) and `labels` (n,), and may hold
+    `test_images` and `test_labels`; without them a sixth is set aside for testing by a fixed
+    seed. Images are uint8 in 0..255, or floating point in 0..1 (or bool).
+
+    Args:
+      path: the file.
+      part: "train" or "test".
+
+    Raises:
+      DataError: if the file is missing or not readable, or its arrays do not fit.
+    """
+    if not path:
+        raise DataError("data.name=npz needs the file: --config.data.file=PATH.npz")
+    try:
+        with np.load(Path(path).expanduser(), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise DataError(f"no file {path!r} (--config.data.file)") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path!r} is not a readable .npz file: {error}") from error
+    missing = {"images", "labels"} - arrays.keys()
+    if missing:
+        raise DataError(
+            f"{path!r} lacks {' and '.join(sorted(missing))}; it holds {sorted(arrays) or 'nothing'}"
+        )
+    labels = [_labels(arrays[name], name) for name in ("labels", "test_labels") if name in arrays]
+    num_classes = 1 + max(int(each.max(initial=0)) for each in labels)
+    train = Arrays(_images(arrays["images"], "images"), labels[0], num_classes)
+    if "test_images" in arrays and "test_labels" in arrays:
+        test = Arrays(_images(arrays["test_images"], "test_images"), labels[1], num_classes)
+        if test.image_shape != train.image_shape:
+            raise DataError(
+                f"test_images are {test.image_shape} and images {train.image_shape}, (h, w, c)"
+            )
+    else:
+        train, test = split_validation(train, max(1, len(train) // TEST_SHARE), SPLIT_SEED)
+    return {"train": train, "test": test}[part]
+
+
+def _images(images: np.ndarray, name: str) -> np.ndarray:
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype == np.bool_ or np.issubdtype(images.dtype, np.floating):
+        if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
+            raise DataError(
+                f"{name} of type {images.dtype} lie between 0 and 1; use uint8 for 0..255"
+            )
+        return np.round(images * 255.0).astype(np.uint8)
+    raise DataError(f"{name} are uint8 (0..255) or floating point (0..1), not {images.dtype}")
+
+
+def _labels(labels: np.ndarray, name: str) -> np.ndarray:
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{name} are integers from 0, not {labels.dtype}")
+    return labels.astype(np.int32)

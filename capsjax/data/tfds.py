@@ -1,0 +1,154 @@
+"""Image-classification sets of TensorFlow Datasets (TFDS), read as arrays.
+
+Reading goes through `as_data_source` (array_record files), which needs no TensorFlow.
+TensorFlow is imported only when TFDS has to prepare a set for the first time.
+"""
+
+import logging
+import os
+import socket
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from capsjax.data.arrays import Arrays, DataError
+from capsjax.data.cache import cached
+from capsjax.registry import suggest
+
+
+def load_tfds(name: str, data_dir: str, part: str) -> Arrays:
+    """One part of a TFDS set, downloaded and prepared first if need be.
+
+    Args:
+      name: of the set, as in the TFDS catalogue, e.g. "mnist" or "cifar10".
+      data_dir: TFDS's directory; empty for $TFDS_DATA_DIR, else TFDS's own default.
+      part: "train" or "test".
+
+    Raises:
+      DataError: if there is no such set, it cannot be had, or it is not one of labelled images
+        of one size with a training and a test part.
+    """
+    directory = find_data_dir(data_dir)
+    builder = _make_builder(name, directory)
+    if not builder.is_prepared():
+        _prepare(builder, name, directory)
+    image_key, label_key = _check_features(builder, name, part)
+    info = builder.info
+    # The files' own size and path tell one preparation of a set from another.
+    parts = "-".join(f"{key}{split.num_examples}" for key, split in sorted(info.splits.items()))
+    origin = f"{info.splits[part].num_bytes:x}"
+    key = f"{info.full_name.replace('/', '-')}-{parts}-{origin}-{part}"
+    return cached(key, lambda: _decode(builder, part, image_key, label_key))
+
+
+def find_data_dir(data_dir: str) -> str:
+    """The directory that holds TFDS's data sets: the argument, $TFDS_DATA_DIR, or the default."""
+    default = os.path.join("~", "tensorflow_datasets")
+    return str(Path(data_dir or os.environ.get("TFDS_DATA_DIR") or default).expanduser())
+
+
+def _import_tfds():
+    logging.getLogger("absl").addFilter(_is_news)
+    import tensorflow_datasets as tfds
+
+    return tfds
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # TFDS recommends OpenCV at each import, and warns of a missing set before we report it.
+    message = record.getMessage()
+    return "OpenCV is not installed" not in message and "has no dataset_info.json" not in message
+
+
+def _make_builder(name: str, directory: str):
+    tfds = _import_tfds()
+    try:
+        return tfds.builder(name, data_dir=directory, file_format="array_record")
+    except tfds.core.registered.DatasetNotFoundError:
+        ours = ("digits", "npz")
+        raise DataError(
+            f"unknown data set {name!r}; {suggest(name, [*ours, *_IMAGE_SETS])}, or any other "
+            "image-classification set of TFDS"
+        ) from None
+
+
+_IMAGE_SETS = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")
+
+
+def _prepare(builder, name: str, directory: str) -> None:
+    """Download and prepare a set, which needs TensorFlow and a network."""
+    remedy = (
+        "Point --config.data.dir or TFDS_DATA_DIR at a directory that holds it, or use "
+        "--config=configs/digits.py, which needs no download."
+    )
+    looked = f"The data set {name!r} is not in {directory}"
+    if not _network_answers(builder):
+        raise DataError(f"{looked}, and no host of its download can be reached. {remedy}")
+    print(f"{looked}: TFDS downloads and prepares it now, this once.", flush=True)
+    try:
+        # TensorFlow would take all memory of the GPU that JAX is to use.
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")
+        builder.download_and_prepare(file_format="array_record")
+    except ImportError as error:
+        raise DataError(
+            f"{looked}, and TFDS needs TensorFlow to prepare it ({error}): "
+            f"pip install tensorflow. {remedy}"
+        ) from error
+    except Exception as error:  # TFDS raises whatever the download or the disk raised
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"{looked}, and TFDS could not download and prepare it "
+            f"({type(error).__name__}: {reason}). {remedy}"
+        ) from error
+
+
+def _network_answers(builder) -> bool:
+    """Whether the name of any host of the download resolves.
+
+    TFDS itself retries for more than three minutes before it gives up.
+    """
+    hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos} - {None}
+    if not hosts or urllib.request.getproxies():
+        return True  # nothing to ask, or somebody else resolves names: let TFDS try
+    for host in hosts:
+        try:
+            socket.getaddrinfo(host, 443)
+            return True
+        except OSError:
+            continue
+    return False
+
+
+def _check_features(builder, name: str, part: str) -> tuple[str, str]:
+    tfds = _import_tfds()
+    info = builder.info
+    keys = info.supervised_keys
+    features = [info.features[key] for key in keys or () if isinstance(key, str)]
+    if len(features) != 2 or not (
+        isinstance(features[0], tfds.features.Image)
+        and isinstance(features[1], tfds.features.ClassLabel)
+    ):
+        raise DataError(f"the data set {name!r} is not one of images with one label each")
+    if None in features[0].shape:
+        raise DataError(
+            f"the images of {name!r} differ in size ({features[0].shape}); resize them and use "
+            "data.name=npz"
+        )
+    if part not in info.splits:
+        raise DataError(f"the data set {name!r} has no part {part!r}, only {sorted(info.splits)}")
+    return keys
+
+
+def _decode(builder, part: str, image_key: str, label_key: str) -> Arrays:
+    source = builder.as_data_source(part)
+    images = np.empty((len(source), *builder.info.features[image_key].shape), np.uint8)
+    labels = np.empty(len(source), np.int32)
+    description = f"decoding {builder.info.name} ({part}, once)"
+    for index, example in enumerate(tqdm(source, description, disable=None, leave=False)):
+        images[index], labels[index] = example[image_key], example[label_key]
+    return Arrays(images, labels, builder.info.features[label_key].num_classes)

@@ -1,0 +1,79 @@
+"""Initial values of parameters, named in configs: "normal(0.01)", "glorot_uniform", ...
+
+    name                  a weight is drawn from
+    zeros                 0
+    constant(x)           x
+    normal(x)             the normal distribution of standard deviation x
+    truncated_normal(x)   the same, cut at two (untruncated) standard deviations
+    glorot_uniform        ±√(6 / (fan_in + fan_out)), uniform
+    fan_in_uniform        ±1 / √fan_in, uniform (PyTorch's default, for biases too)
+
+fan_in and fan_out count the weights into and out of one unit. For the transformation matrices
+W (i, j, d, p) glorot_uniform counts as Keras does for an array of that shape: i·j·p and i·j·d.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+
+from capsjax.notation import Initializer
+from capsjax.registry import look_up
+
+
+def make_initializer(spec: str, fan_in: int | None = None) -> Initializer:
+    """The initializer that a specification names.
+
+    Args:
+      spec: a name of the table above, with its number in brackets if it has one.
+      fan_in: for "fan_in_uniform" on a bias, whose own shape does not tell it.
+
+    Returns:
+      A function of (key, shape, dtype).
+
+    Raises:
+      ValueError: for an unknown name, or a number that is missing or too many.
+
+    >>> make_initializer("constant(0.1)")(jax.random.key(0), (2,)).tolist()
+    [0.10000000149011612, 0.10000000149011612]
+    """
+    match = re.fullmatch(r"\s*(\w+)\s*(?:\(\s*([^()]*?)\s*\))?\s*", spec)
+    if match is None:
+        raise ValueError(f"an initializer is written like 'normal(0.01)', not {spec!r}")
+    name, number = match.groups()
+    if look_up(_TAKES_NUMBER, name, "initializer") != (number is not None):
+        example = f"{name}(0.1)" if _TAKES_NUMBER[name] else name
+        raise ValueError(f"write the initializer {spec!r} like {example!r}")
+    if name == "fan_in_uniform":
+        return _fan_in_uniform(fan_in)
+    if number is None:
+        return initializers.zeros if name == "zeros" else initializers.glorot_uniform()
+    try:
+        value = float(number)
+    except ValueError:
+        raise ValueError(f"{number!r} in the initializer {spec!r} is not a number") from None
+    return {
+        "constant": initializers.constant,
+        "normal": initializers.normal,
+        "truncated_normal": initializers.truncated_normal,
+    }[name](value)
+
+
+def _fan_in_uniform(fan_in: int | None) -> Initializer:
+    if fan_in is None:
+        return initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
+
+
+_TAKES_NUMBER = {
+    "zeros": False,
+    "constant": True,
+    "normal": True,
+    "truncated_normal": True,
+    "glorot_uniform": False,
+    "fan_in_uniform": False,
+}

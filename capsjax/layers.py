@@ -1,0 +1,175 @@
+"""Capsule layers as Flax Linen modules: they hold the parameters, `ops` and `routing` the mathematics."""
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from capsjax.conv import conv2d
+from capsjax.initializers import make_initializer
+from capsjax.notation import Routed
+from capsjax.ops import EpsPlacement, predict_votes, safe_norm, squash
+from capsjax.registry import look_up
+from capsjax.routing import Routing
+
+
+class Conv(nn.Module):
+    """A convolution without padding, (n, h, w, c) -> (n, y, x, features).
+
+    Attributes:
+      features: channels of the output.
+      kernel_size: rows and columns of the kernel.
+      stride: the same for rows and columns.
+      scale: multiplies the convolution before the bias is added.
+      kernel_init, bias_init: specifications of `initializers`.
+    """
+
+    features: int
+    kernel_size: int = 9
+    stride: int = 1
+    scale: float = 1.0
+    kernel_init: str = "glorot_uniform"
+    bias_init: str = "zeros"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x o"]:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", make_initializer(self.kernel_init), shape)
+        bias_init = make_initializer(self.bias_init, fan_in=math.prod(shape[:3]))
+        bias = self.param("bias", bias_init, (self.features,))
+        out = conv2d(x, kernel, self.stride)
+        if self.scale != 1.0:
+            out = self.scale * out
+        return out + bias.reshape(1, 1, 1, -1)
+
+
+class PrimaryCaps(nn.Module):
+    """A convolution whose output is read as capsules, (n, h, w, c) -> (n, i, p).
+
+    With grouping "channels" a capsule is `pose_size` neighbouring channels at one position, in
+    the order (row, column, type). With "pixels" the output is flattened channel first and cut
+    every `pose_size` numbers, so that a capsule is that many neighbouring pixels of one channel
+    (some straddle two): the mistake of the `pytorch` variant, kept so that it can be measured.
+
+    Attributes:
+      types: kinds of capsule; the convolution has types · pose_size channels.
+      pose_size: dimensions p of a pose.
+      kernel_size, stride: of the convolution.
+      grouping: "channels" or "pixels".
+      divide_by_types: divide the convolution by `types` before the bias is added. The released
+        code of the paper's authors does so, for it routes one input capsule to all types with
+        couplings of 1/types.
+      relu: clip at zero before the squash, as the `notebook` variant does.
+      kernel_init, bias_init: specifications of `initializers`.
+      eps, eps_at: as in `squash`.
+
+    Source: Sabour et al. 2017, section 4.
+    """
+
+    types: int = 32
+    pose_size: int = 8
+    kernel_size: int = 9
+    stride: int = 2
+    grouping: str = "channels"
+    divide_by_types: bool = False
+    relu: bool = False
+    kernel_init: str = "glorot_uniform"
+    bias_init: str = "zeros"
+    eps: float = 1e-7
+    eps_at: EpsPlacement = "root"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n i p"]:
+        group = look_up(GROUPINGS, self.grouping, "grouping of primary capsules")
+        features = Conv(
+            self.types * self.pose_size,
+            self.kernel_size,
+            self.stride,
+            scale=1.0 / self.types if self.divide_by_types else 1.0,
+            kernel_init=self.kernel_init,
+            bias_init=self.bias_init,
+            name="conv",
+        )(x)
+        if self.relu:
+            features = nn.relu(features)
+        poses = group(features, self.pose_size)
+        return squash(poses, eps=self.eps, eps_at=self.eps_at)
+
+
+def group_channels(features: Float[Array, "n y x f"], pose_size: int) -> Float[Array, "n i p"]:
+    """Capsules of `pose_size` neighbouring channels at one position: the paper's grouping."""
+    return features.reshape(features.shape[0], -1, pose_size)
+
+
+def group_pixels(features: Float[Array, "n y x f"], pose_size: int) -> Float[Array, "n i p"]:
+    """Capsules of `pose_size` neighbouring pixels of one channel: a channel-first flatten."""
+    return group_channels(features.transpose(0, 3, 1, 2), pose_size)
+
+
+GROUPINGS = {"channels": group_channels, "pixels": group_pixels}
+
+
+class DenseCaps(nn.Module):
+    """Capsules that are each connected to all capsules below, (n, i, p) -> Routed and votes.
+
+    Attributes:
+      num_capsules: number j of upper capsules.
+      pose_size: dimensions d of an upper pose.
+      routing: a routing algorithm (see `capsjax.routing`).
+      kernel_init: specification of `initializers` for the transformation matrices W.
+      eps: as in `safe_norm`, for the activations of the lower capsules.
+
+    Source: Sabour et al. 2017, section 4 ("DigitCaps").
+    """
+
+    num_capsules: int
+    pose_size: int
+    routing: Routing
+    kernel_init: str = "truncated_normal(0.1)"
+    eps: float = 1e-7
+
+    @nn.compact
+    def __call__(self, u: Float[Array, "n i p"]) -> tuple[Routed, Float[Array, "n i j d"]]:
+        shape = (u.shape[-2], self.num_capsules, self.pose_size, u.shape[-1])
+        W = self.param("W", make_initializer(self.kernel_init), shape)
+        learned = {
+            name: self.param(name, array.init, array.shape)
+            for name, array in self.routing.learned_arrays(*shape[:3]).items()
+        }
+        u_hat = predict_votes(u, W)
+        return self.routing(u_hat, safe_norm(u, eps=self.eps), learned), u_hat
+
+
+class Decoder(nn.Module):
+    """Images from masked poses: dense ReLU layers and a sigmoid, (n, j, d) -> (n, h, w, c).
+
+    Attributes:
+      image_shape: (h, w, c).
+      hidden: widths of the hidden layers.
+      kernel_init, bias_init: specifications of `initializers`.
+
+    Source: Sabour et al. 2017, figure 2.
+    """
+
+    image_shape: tuple[int, int, int]
+    hidden: Sequence[int] = (512, 1024)
+    kernel_init: str = "glorot_uniform"
+    bias_init: str = "zeros"
+
+    @nn.compact
+    def __call__(self, masked: Float[Array, "n j d"]) -> Float[Array, "n h w c"]:
+        x = masked.reshape(masked.shape[0], -1)
+        for index, width in enumerate(self.hidden):
+            x = nn.relu(self._dense(x, width, f"hidden_{index}"))
+        x = nn.sigmoid(self._dense(x, math.prod(self.image_shape), "pixels"))
+        return x.reshape(-1, *self.image_shape)
+
+    def _dense(self, x: Array, width: int, name: str) -> Array:
+        return nn.Dense(
+            width,
+            kernel_init=make_initializer(self.kernel_init),
+            bias_init=make_initializer(self.bias_init, fan_in=x.shape[-1]),
+            name=name,
+        )(x)

@@ -1,0 +1,88 @@
+"""Losses of a capsule network. The reductions are settings, because the published codes differ.
+
+A loss is first a number for each example; a reduction then makes one number of a batch:
+
+    name         over classes or pixels   over the batch   who
+    "sum"        sum                      mean             the paper
+    "mean"       mean                     mean             `authors` (margin), `keras`, `pytorch`
+    "batch_sum"  sum                      sum              `notebook` (reconstruction)
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from capsjax.registry import look_up
+
+
+def margin_loss(
+    lengths: Float[Array, "n k"],
+    labels_onehot: Float[Array, "n k"],
+    m_plus: float | Array = 0.9,
+    m_minus: float | Array = 0.1,
+    down_weight: float | Array = 0.5,
+    reduction: str = "sum",
+) -> Float[Array, ""]:
+    """Wants a long capsule for the class that is there and short ones for the others.
+
+        L_k = T_k max(0, m⁺ - |v_k|)² + λ (1 - T_k) max(0, |v_k| - m⁻)²
+
+    Args:
+      lengths: lengths of the class capsules as they are (no softmax), (n, k).
+      labels_onehot: T, 1 for the classes that are there and 0 for the others, (n, k).
+      m_plus: length above which a present class costs nothing.
+      m_minus: length below which an absent class costs nothing.
+      down_weight: λ, the weight of the absent classes.
+      reduction: "sum", "mean" or "batch_sum" over classes; see the module.
+
+    Returns:
+      A scalar.
+
+    Raises:
+      ValueError: for an unknown reduction.
+
+    Source: Sabour et al. 2017, equation 4.
+
+    >>> round(float(margin_loss(jnp.array([[0.4, 0.3]]), jnp.array([[1.0, 0.0]]))), 4)
+    0.27
+    """
+    present = jnp.square(jnp.maximum(0.0, m_plus - lengths))
+    absent = jnp.square(jnp.maximum(0.0, lengths - m_minus))
+    terms = labels_onehot * present + down_weight * (1.0 - labels_onehot) * absent
+    return look_up(REDUCTIONS, reduction, "reduction")(terms)
+
+
+def reconstruction_loss(
+    reconstruction: Float[Array, "n h w c"],
+    images: Float[Array, "n h w c"],
+    reduction: str = "sum",
+) -> Float[Array, ""]:
+    """Squared error between images and what the decoder made of their poses.
+
+    Args:
+      reconstruction: (n, h, w, c), in [0, 1].
+      images: (n, h, w, c), in [0, 1].
+      reduction: "sum" (SSE, mean over the batch), "mean" (MSE) or "batch_sum" (SSE summed over
+        the batch); see the module. The paper's weight of 0.0005 goes with "sum".
+
+    Returns:
+      A scalar, in squared intensity.
+
+    Raises:
+      ValueError: for an unknown reduction or shapes that differ.
+
+    Source: Sabour et al. 2017, section 4.1.
+
+    >>> float(reconstruction_loss(jnp.zeros((2, 4, 4, 1)), jnp.full((2, 4, 4, 1), 0.5)))
+    4.0
+    """
+    if reconstruction.shape != images.shape:
+        raise ValueError(f"a reconstruction of shape {reconstruction.shape} for {images.shape}")
+    squares = jnp.square(reconstruction - images).reshape(images.shape[0], -1)
+    return look_up(REDUCTIONS, reduction, "reduction")(squares)
+
+
+REDUCTIONS = {
+    "sum": lambda terms: jnp.mean(jnp.sum(terms, axis=-1)),
+    "mean": jnp.mean,
+    "batch_sum": jnp.sum,
+}

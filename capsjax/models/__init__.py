@@ -1,0 +1,49 @@
+"""Models, their names, and how a config becomes one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from capsjax.models.capsnet import CapsNet, CapsNetOutput
+from capsjax.registry import look_up
+from capsjax.routing import make_routing
+
+__all__ = ["MODELS", "CapsNet", "CapsNetOutput", "make_model"]
+
+
+def make_capsnet(
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    conv: Mapping[str, Any],
+    primary_caps: Mapping[str, Any],
+    class_caps: Mapping[str, Any],
+    routing: Mapping[str, Any],
+    squash: Mapping[str, Any],
+    decoder: Mapping[str, Any],
+    use_decoder: bool,
+) -> CapsNet:
+    """A `CapsNet` from the sub-dicts of a config.
+
+    One setting of squash serves all capsules of the network.
+    """
+    return CapsNet(
+        image_shape=tuple(image_shape),
+        num_classes=num_classes,
+        routing=make_routing(**routing, **squash),
+        conv=dict(conv),
+        primary_caps={**primary_caps, **squash},
+        class_caps=dict(class_caps),
+        decoder=dict(decoder) if use_decoder else None,
+    )
+
+
+MODELS = {"capsnet": make_capsnet}
+
+
+def make_model(name: str, image_shape: tuple[int, int, int], num_classes: int, **settings):
+    """The model of that name for images of that shape.
+
+    Raises:
+      ValueError: for an unknown name (the nearest one is named).
+    """
+    return look_up(MODELS, name, "model")(image_shape, num_classes, **settings)

@@ -1,0 +1,54 @@
+"""The notation that everything shares: symbols, axis letters, and the few common types.
+
+Symbols are those of Sabour, Frosst and Hinton, "Dynamic Routing Between Capsules"
+(2017, arXiv 1710.09829), and each is the name of a variable wherever it appears.
+
+    symbol  shape         meaning                                             equation
+    u       (..., i, p)   poses of the lower capsules                         2
+    W       (i, j, d, p)  transformation matrices, one for each pair (i, j)   2
+    u_hat   (..., i, j, d)  prediction vectors, or votes: u_hat_j|i = W_ij u_i  2
+    b       (..., i, j)   routing logits                                      3
+    c       (..., i, j)   coupling coefficients: c_i = softmax_j(b_i)         3
+    s       (..., j, d)   weighted sum of votes: s_j = sum_i c_ij u_hat_j|i   2
+    v       (..., j, d)   poses of the upper capsules: v_j = squash(s_j)      1
+    a       (..., j)      activations of the upper capsules: here |v_j|       section 3
+
+    axis  meaning                              axis  meaning
+    n     images of a batch                    p     dimensions of a lower pose
+    i     lower capsules                       d     dimensions of an upper pose
+    j     upper capsules                       y x   rows and columns of the capsule grid
+    k     classes                              h w c   rows, columns, channels of an image
+
+The capsule axis stands before the pose axis; images are (n, h, w, c). "SSE" is the squared
+error summed over the pixels of one image, "MSE" the same averaged over them.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Float
+
+PRNGKey = jax.Array
+Initializer = Callable[..., Array]
+
+
+class Routed(NamedTuple):
+    """What every routing algorithm returns.
+
+    Attributes:
+      v: poses of the upper capsules.
+      a: activations of the upper capsules; for routing by agreement the length of v.
+      c: coupling coefficients of the last round.
+    """
+
+    v: Float[Array, "*batch j d"]
+    a: Float[Array, "*batch j"]
+    c: Float[Array, "*batch i j"]
+
+
+class LearnedArray(NamedTuple):
+    """An array that a routing algorithm wants learned: its layer declares it and passes it in."""
+
+    shape: tuple[int, ...]
+    init: Initializer

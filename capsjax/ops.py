@@ -1,0 +1,148 @@
+"""Elementary operations on capsules: norm, squash, votes and masks.
+
+Every function works on arrays with any leading axes and has a finite gradient everywhere,
+zero vectors included.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+EpsPlacement = Literal["root", "norm"]
+
+
+def safe_norm(
+    s: Float[Array, "..."], axis: int = -1, keepdims: bool = False, eps: float = 1e-7
+) -> Float[Array, "..."]:
+    """Euclidean length with a finite gradient at zero.
+
+        |s| = sqrt(sum_k s_k² + eps)
+
+    eps stands inside the root: the derivative of the bare root is infinite at zero, and times
+    the derivative of the square, which is zero, it makes NaN. With eps = 0 the value is the
+    exact length and the gradient at a zero vector is taken to be zero.
+
+    Args:
+      s: vectors, along `axis`.
+      axis: the axis of the vectors' components.
+      keepdims: whether the result keeps `axis` with size 1.
+      eps: added to the squared length; 0 for the exact length.
+
+    Returns:
+      The lengths, shaped like `s` without `axis`.
+
+    >>> float(safe_norm(jnp.array([3.0, 4.0])))
+    5.0
+    """
+    squared = jnp.sum(jnp.square(s), axis=axis, keepdims=keepdims)
+    if eps:
+        return jnp.sqrt(squared + eps)
+    # Both branches of a `where` are differentiated, so the root must not see the zero at all.
+    nonzero = squared > 0
+    return jnp.where(nonzero, jnp.sqrt(jnp.where(nonzero, squared, 1.0)), 0.0)
+
+
+def squash(
+    s: Float[Array, "..."], axis: int = -1, eps: float = 1e-7, *, eps_at: EpsPlacement = "root"
+) -> Float[Array, "..."]:
+    """Shrink vectors to a length below one and keep their direction.
+
+        squash(s) = |s|² / (1 + |s|²) · s / |s|
+
+    Differs from the paper by eps, which keeps the gradient finite at s = 0. The published
+    codes put it at one of two places, and so does `eps_at`.
+
+    Args:
+      s: vectors, along `axis`.
+      axis: the axis of the vectors' components.
+      eps: the small number.
+      eps_at: "root" divides by sqrt(|s|² + eps), "norm" by |s| + eps.
+
+    Returns:
+      Vectors shaped like `s`, each of length below one.
+
+    Raises:
+      ValueError: for another `eps_at`.
+
+    Source: Sabour et al. 2017, equation 1.
+
+    >>> round(float(safe_norm(squash(jnp.array([0.0, 3.0])))), 4)
+    0.9
+    """
+    squared = jnp.sum(jnp.square(s), axis=axis, keepdims=True)
+    if eps_at == "root":
+        norm = jnp.sqrt(squared + eps)
+    elif eps_at == "norm":
+        norm = safe_norm(s, axis=axis, keepdims=True, eps=0.0) + eps
+    else:
+        raise ValueError(f"eps_at is 'root' or 'norm', not {eps_at!r}")
+    return squared / ((1.0 + squared) * norm) * s
+
+
+def predict_votes(
+    u: Float[Array, "*batch i p"], W: Float[Array, "i j d p"]
+) -> Float[Array, "*batch i j d"]:
+    """Prediction vectors: what each lower capsule expects of the pose of each upper one.
+
+        u_hat_j|i = W_ij u_i
+
+    Args:
+      u: poses of the lower capsules, (..., i, p).
+      W: transformation matrices, (i, j, d, p), shared by all leading axes of `u`.
+
+    Returns:
+      The votes, (..., i, j, d).
+
+    Raises:
+      ValueError: if the numbers of lower capsules or pose dimensions disagree.
+
+    Source: Sabour et al. 2017, equation 2.
+
+    >>> predict_votes(jnp.ones((5, 3, 8)), jnp.ones((3, 10, 16, 8))).shape
+    (5, 3, 10, 16)
+    """
+    if W.ndim != 4 or u.ndim < 2 or (W.shape[0], W.shape[3]) != u.shape[-2:]:
+        raise ValueError(
+            f"u of shape (..., i, p) = {u.shape} does not fit W of shape (i, j, d, p) = {W.shape}"
+        )
+    return jnp.einsum("...ip,ijdp->...ijd", u, W)
+
+
+def mask_of_labels(labels: Int[Array, "*batch"], num_classes: int) -> Float[Array, "*batch j"]:
+    """One-hot mask that selects the capsule of each label.
+
+    >>> mask_of_labels(jnp.array([2]), 4).tolist()
+    [[0.0, 0.0, 1.0, 0.0]]
+    """
+    return jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+
+
+def mask_of_longest(lengths: Float[Array, "*batch j"]) -> Float[Array, "*batch j"]:
+    """One-hot mask that selects the longest capsule, the first of equals.
+
+    >>> mask_of_longest(jnp.array([[0.2, 0.9, 0.9]])).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
+    return mask_of_labels(jnp.argmax(lengths, axis=-1), lengths.shape[-1])
+
+
+def mask_poses(
+    v: Float[Array, "*batch j d"], mask: Float[Array, "*batch j"]
+) -> Float[Array, "*batch j d"]:
+    """Set to zero the poses of all capsules but those that the mask selects.
+
+    Args:
+      v: poses, (..., j, d).
+      mask: 1 for a capsule that stays and 0 for one that goes, (..., j).
+
+    Returns:
+      The masked poses, (..., j, d).
+
+    Source: Sabour et al. 2017, section 4.1.
+
+    >>> mask_poses(jnp.ones((2, 1)), jnp.array([0.0, 1.0])).tolist()
+    [[0.0], [1.0]]
+    """
+    return v * mask[..., None]

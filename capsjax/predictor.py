@@ -1,0 +1,133 @@
+"""A trained network, ready to use: load a checkpoint and predict.
+
+from capsjax.predictor import load_predictor
+predictor = load_predictor("runs/a")
+print(predictor.predict(images).labels)  # images (n, h, w, c), uint8 or in [0, 1]
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from capsjax.checkpoint import Checkpoints
+from capsjax.training import Objective, init_state
+from capsjax.training.build import build
+from capsjax.workdir import read_config
+
+
+class Prediction(NamedTuple):
+    """Attributes:
+    labels: the predicted class, that of the longest capsule, (n,).
+    lengths: class scores in [0, 1), (n, k).
+    poses: class capsules, (n, k, d).
+    reconstruction: decoded from the predicted class, (n, h, w, c); None without a decoder.
+    """
+
+    labels: np.ndarray
+    lengths: np.ndarray
+    poses: np.ndarray
+    reconstruction: np.ndarray | None
+
+
+class Predictor:
+    """A network with its trained parameters.
+
+    Attributes:
+      config: of the run.
+      step: of the checkpoint.
+      model: the Flax module.
+      params: its parameters, for `model.apply({"params": params}, images)`.
+      objective: the loss it was trained with.
+    """
+
+    def __init__(
+        self, config: ConfigDict, step: int, model: nn.Module, params: dict, objective: Objective
+    ):
+        self.config, self.step, self.model, self.params = config, step, model, params
+        self.objective = objective
+        self._apply = jax.jit(lambda params, images: model.apply({"params": params}, images))
+        self._decode = jax.jit(
+            lambda params, *inputs: model.apply({"params": params}, *inputs, method="decode")
+        )
+
+    def forward(self, images: np.ndarray):
+        """The whole output of the network, intermediates included.
+
+        Args:
+          images: (n, h, w, c), uint8 in 0..255 or floating point in [0, 1].
+
+        Raises:
+          ValueError: for images of another shape or type.
+        """
+        images = np.asarray(images)
+        if images.ndim != 4 or images.shape[1:] != tuple(self.model.image_shape):
+            raise ValueError(
+                f"this network takes images of shape (n, {', '.join(map(str, self.model.image_shape))}),"
+                f" not {images.shape}"
+            )
+        if images.dtype == np.uint8:
+            images = images / np.float32(255)
+        elif not np.issubdtype(images.dtype, np.floating):
+            raise ValueError(f"images are uint8 or floating point, not {images.dtype}")
+        return self._apply(self.params, images.astype(np.float32))
+
+    def predict(self, images: np.ndarray, batch_size: int = 100) -> Prediction:
+        """Classify and reconstruct any number of images.
+
+        Args:
+          images: as in `forward`.
+          batch_size: images at once; bounds the memory.
+        """
+        parts = []
+        for first in range(0, len(images), batch_size):
+            batch = np.asarray(images[first : first + batch_size])
+            # A last batch that is smaller is filled up: another shape would compile again.
+            missing = min(batch_size, len(images)) - len(batch)
+            filled = np.pad(batch, [(0, missing)] + [(0, 0)] * (batch.ndim - 1))
+            output = self.forward(filled)._replace(intermediates={})
+            parts.append(jax.tree.map(lambda x, n=len(batch): np.asarray(x)[:n], output))
+        if not parts:
+            raise ValueError("no images to predict")
+        output = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+        return Prediction(
+            output.lengths.argmax(axis=-1), output.lengths, output.poses, output.reconstruction
+        )
+
+    def decode(self, poses: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Images from class poses (n, k, d), of the classes that are given (n,).
+
+        Raises:
+          ValueError: if the network has no decoder.
+        """
+        mask = jax.nn.one_hot(jnp.asarray(labels), self.model.num_classes)
+        return np.asarray(self._decode(self.params, jnp.asarray(poses), mask))
+
+
+def load_predictor(workdir: str | Path, checkpoint: str = "selected") -> Predictor:
+    """The network of a run.
+
+    Args:
+      workdir: folder of the run.
+      checkpoint: "best" (by validation loss), "last", a step, or "selected": the one of the two
+        that the config selects, and summary.json reports.
+
+    Raises:
+      ValueError: if there is no run or no such checkpoint; the message says what to do.
+    """
+    workdir = Path(workdir).expanduser()
+    config = read_config(workdir)
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    which = config.selection if checkpoint == "selected" else checkpoint
+    notes = checkpoints.notes(which)
+    # The number of examples matters to the learning rate alone.
+    built = build(
+        config, tuple(notes["image_shape"]), notes["num_classes"], config.train.batch_size
+    )
+    like = jax.eval_shape(lambda: init_state(built.model, built.optimizer, config.seed))
+    restored = checkpoints.restore(like, which)
+    return Predictor(config, restored.step, built.model, restored.state.params, built.objective)

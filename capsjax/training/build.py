@@ -1,0 +1,55 @@
+"""From a config to the things that it describes."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import optax
+from ml_collections import ConfigDict
+
+from capsjax.models import make_model
+from capsjax.training.objective import Objective
+from capsjax.training.optimizer import make_optimizer, make_schedule
+from capsjax.training.steps import steps_per_epoch
+
+
+class Built(NamedTuple):
+    """Attributes:
+    model, optimizer, objective: what is trained, and how.
+    schedule: the learning rate over steps.
+    steps_per_epoch: number of steps of an epoch.
+    """
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    objective: Objective
+    schedule: optax.Schedule
+    steps_per_epoch: int
+
+
+def build(
+    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, num_examples: int
+) -> Built:
+    """Everything that a config describes, for data of those sizes.
+
+    Args:
+      config: see `capsjax.config`.
+      image_shape: (h, w, c).
+      num_classes: number of classes.
+      num_examples: number of training examples.
+
+    Raises:
+      ValueError: for a field whose value does not work; the message names it.
+    """
+    in_epoch = steps_per_epoch(num_examples, config.train.batch_size)
+    schedule = make_schedule(steps_per_epoch=in_epoch, **config.schedule)
+    return Built(
+        model=make_model(image_shape=image_shape, num_classes=num_classes, **config.model),
+        optimizer=make_optimizer(schedule, **config.optimizer),
+        objective=Objective(
+            config.margin_loss.to_dict(),
+            config.reconstruction_loss.to_dict(),
+            config.loss_weights.to_dict(),
+        ),
+        schedule=schedule,
+        steps_per_epoch=in_epoch,
+    )

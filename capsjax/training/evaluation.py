@@ -1,0 +1,83 @@
+"""Evaluation: every example exactly once, in one compiled program."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from capsjax.data.augment import to_float
+from capsjax.metrics import Sums, is_correct
+from capsjax.training.objective import Objective
+
+
+class Evaluation(NamedTuple):
+    """Attributes:
+    sums: metrics over all examples, as in training.
+    lengths: class scores, (N, k).
+    """
+
+    sums: Sums
+    lengths: Float[Array, "N k"]
+
+
+def make_evaluate(
+    model: nn.Module, objective: Objective, *, batch_size: int, train_batch_size: int
+) -> Callable[[dict, Array, Array], Evaluation]:
+    """A function that evaluates parameters on a whole data set.
+
+    The network decodes its longest capsule: no label is used but to score. The result does not
+    depend on the batch size but for rounding.
+
+    Args:
+      model, objective: as in training.
+      batch_size: images at once.
+      train_batch_size: images of a training batch. A loss that is summed over the batch
+        ("batch_sum") is reported for a batch of that many, so that it compares with training.
+
+    Returns:
+      A pure function (params, images, labels) -> Evaluation, to be compiled.
+    """
+    scale = {
+        "margin": _batch_factor(objective.margin_loss, train_batch_size),
+        "reconstruction": _batch_factor(objective.reconstruction_loss, train_batch_size),
+    }
+
+    def losses(output, images, labels):
+        """The parts of the loss for each example: each as a batch of its own."""
+        one = lambda *example: objective.parts(*jax.tree.map(lambda x: x[None], example))
+        return jax.vmap(one)(output, images, labels)
+
+    def one_batch(params, batch):
+        images, labels = batch
+        images = to_float(images)
+        output = model.apply({"params": params}, images)._replace(intermediates={})
+        parts = {name: scale[name] * part for name, part in losses(output, images, labels).items()}
+        scores = {"loss": objective.total(parts), **parts}
+        return {**scores, "correct": is_correct(output.lengths, labels)}, output.lengths
+
+    def evaluate(params, images, labels):
+        count = len(labels)
+        size = min(batch_size, count)
+        batches = -(-count // size)
+
+        def in_batches(x):
+            padding = [(0, batches * size - count)] + [(0, 0)] * (x.ndim - 1)
+            return jnp.pad(x, padding).reshape(batches, size, *x.shape[1:])
+
+        per_example, lengths = lax.map(
+            lambda batch: one_batch(params, batch), (in_batches(images), in_batches(labels))
+        )
+        # The padding stands at the end, and is cut off before anything is summed.
+        flat = lambda x: x.reshape(batches * size, *x.shape[2:])[:count]
+        totals = {name: jnp.sum(flat(values)) for name, values in per_example.items()}
+        return Evaluation(Sums(totals, jnp.array(float(count))), flat(lengths))
+
+    return evaluate
+
+
+def _batch_factor(settings, train_batch_size: int) -> int:
+    return train_batch_size if settings["reduction"] == "batch_sum" else 1

@@ -1,0 +1,168 @@
+"""The folder of a run: its config, its environment, its summary. Nothing in it is overwritten.
+
+config.json          the config, whole
+env.json             a list: versions, commit, device, command of each start
+metrics.jsonl        one JSON object a line
+checkpoints/         the last few and the best
+tensorboard/
+summary.json         the results; written at the end, so its presence says "finished"
+evaluation/ figures/ what evaluate.py and visualize.py make
+"""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from capsjax import conv
+from capsjax.files import read_json, write_json
+
+# Fields that may differ when a run resumes: where things are and how often they are written
+# says nothing about what is computed.
+FREE_FIELDS = ("data.dir", "data.file", "checkpoint.", "log.", "evaluate.batch_size")
+
+PACKAGES = ("capsjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "chex")
+
+
+class WorkdirError(ValueError):
+    """A folder that does not hold the run that is meant; the message says what to do."""
+
+
+def new_workdir(name: str, root: Path = Path("runs")) -> Path:
+    """A path for a new run that no other run has: name and time."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = root / f"{name}-{stamp}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = root / f"{name}-{stamp}-{number}"
+    return path
+
+
+def open_workdir(path: Path, config: ConfigDict, command: Mapping[str, Any]) -> None:
+    """Make the folder of a run, or enter the folder of the same run again.
+
+    Args:
+      path: the folder.
+      config: of the run; written at the first start, compared at the others.
+      command: how the program was called, for env.json.
+
+    Raises:
+      WorkdirError: if the folder holds a run of another config, or something else.
+    """
+    if path.exists() and not path.is_dir():
+        raise WorkdirError(f"--workdir={path} is a file")
+    path.mkdir(parents=True, exist_ok=True)
+    if (path / "config.json").exists():
+        _check_same(path, flatten(read_config(path).to_dict()), flatten(config.to_dict()))
+    elif any(path.iterdir()):
+        raise WorkdirError(
+            f"--workdir={path} is not empty and holds no run (no config.json): name another one"
+        )
+    else:
+        write_json(path / "config.json", config.to_dict())
+    env = path / "env.json"
+    starts = read_json(env) if env.exists() else []
+    write_json(env, [*starts, {**describe_environment(), **command}])
+
+
+def read_config(path: Path) -> ConfigDict:
+    """The config of a run.
+
+    Raises:
+      WorkdirError: if the folder holds no run.
+    """
+    try:
+        fields = read_json(path / "config.json")
+    except (FileNotFoundError, NotADirectoryError):
+        raise WorkdirError(
+            f"no run in {path} (it has no config.json): give the --workdir of experiments/train.py"
+        ) from None
+    except ValueError as error:
+        raise WorkdirError(f"{path / 'config.json'} is damaged: {error}") from None
+    return ConfigDict(_tuples(fields)).lock()
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """The results of a run, None if it is not finished."""
+    summary = path / "summary.json"
+    return read_json(summary) if summary.exists() else None
+
+
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one of dotted names.
+
+    >>> flatten({"a": {"b": 1}, "c": 2})
+    {'a.b': 1, 'c': 2}
+    """
+    flat = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def describe_environment() -> dict[str, Any]:
+    """Everything about the machine and the software that a result may depend on."""
+    device = jax.devices()[0]
+    return {
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "device": device.device_kind,
+        "device_count": jax.device_count(),
+        "backend": jax.default_backend(),
+        "convolution": conv.chosen_form(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that the program runs from, "+" for one with changes."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None  # installed from a package, or no git
+
+
+def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    differing = [
+        f"{name}: {old.get(name)!r} there, {new.get(name)!r} here"
+        for name in sorted(old.keys() | new.keys())
+        if not name.startswith(FREE_FIELDS) and old.get(name) != new.get(name)
+    ]
+    if differing:
+        raise WorkdirError(
+            f"{path} holds a run of another config ({'; '.join(differing)}). Name another "
+            "--workdir, or give the same config to resume"
+        )
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows no tuples, and configs hold no lists."""
+    if isinstance(value, Mapping):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def program_command(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """How this program was called: for env.json."""
+    return {"command": sys.argv, "overrides": dict(overrides)}

@@ -1,0 +1,30 @@
+"""A small CapsNet on the 1,797 digits that come with scikit-learn: no download.
+
+python experiments/train.py --config=configs/digits.py
+"""
+
+from capsjax.config import make_config
+
+
+def get_config(preset: str = "paper"):
+    config = make_config(preset)
+    config.name = f"digits-{preset.replace(',', '-')}"
+    config.data.name = "digits"
+    config.data.validation_size = 180
+
+    # Kernels for 8x8 pixels: 8x8 -> 6x6 -> 4x4 positions x 8 types = 128 primary capsules.
+    config.model.conv.features = 64
+    config.model.conv.kernel_size = 3
+    config.model.primary_caps.types = 8
+    config.model.primary_caps.kernel_size = 3
+    config.model.primary_caps.stride = 1
+
+    config.augment.max_shift = 1
+    # The paper's 0.0005 is for 784 pixels; this is the same balance for 64.
+    config.loss_weights.reconstruction = 0.0005 * 784 / 64
+    config.schedule.learning_rate = 3e-3
+    config.train.epochs = 40
+    config.train.batch_size = 32
+    config.selection = "best"
+    config.log.every_steps = 39
+    return config.lock()

@@ -1,0 +1,17 @@
+"""CapsNet on MNIST, in the five published variants.
+
+    python experiments/train.py --config=configs/mnist.py                # the paper's
+    python experiments/train.py --config=configs/mnist.py:authors        # or keras, notebook, pytorch
+    python experiments/train.py --config=configs/mnist.py:paper,small    # 1/9 of the parameters
+
+Needs MNIST, which TFDS downloads once; `--config.data.dir` says where it is or goes.
+Expected results and times are in RESULTS.md.
+"""
+
+from capsjax.config import make_config
+
+
+def get_config(preset: str = "paper"):
+    config = make_config(preset)
+    config.name = f"mnist-{preset.replace(',', '-')}"
+    return config.lock()

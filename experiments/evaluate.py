@@ -1,0 +1,111 @@
+"""Evaluate a trained network exactly, over every example.
+
+    python experiments/evaluate.py --workdir=runs/a
+    python experiments/evaluate.py --workdir=runs/a --checkpoint=last --data=kmnist
+
+Writes WORKDIR/evaluation/DATA-PART-STEP/: evaluation.json, confusion.png, mistakes.png and
+predictions.npz (labels, predictions, lengths, in the order of the data).
+"""
+
+from pathlib import Path
+
+import command_line
+import numpy as np
+from absl import flags
+from sklearn.metrics import confusion_matrix
+
+from capsjax import figures
+from capsjax.data import load_part
+from capsjax.files import write_json
+from capsjax.predictor import Predictor, load_predictor
+
+_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "selected", "best, last, a step, or selected (what the config selects)."
+)
+_DATA = flags.DEFINE_string("data", "", "Another data set: digits, npz or a name of TFDS.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
+_DATA_FILE = flags.DEFINE_string("data_file", "", "The .npz file, if not that of training.")
+_PART = flags.DEFINE_enum("part", "test", ["test", "train"], "Part of the data set.")
+_MISTAKES = flags.DEFINE_integer("mistakes", 10, "Mistakes in the figure.", lower_bound=1)
+
+
+def main() -> None:
+    workdir = command_line.existing_run(_WORKDIR)
+    predictor = load_predictor(workdir, _CHECKPOINT.value)
+    name = _DATA.value or predictor.config.data.name
+    data = load_part(
+        name,
+        _PART.value,
+        dir=_DATA_DIR.value or predictor.config.data.dir,
+        file=_DATA_FILE.value or predictor.config.data.file,
+    )
+    if data.num_classes > predictor.model.num_classes:
+        raise ValueError(
+            f"{name} has {data.num_classes} classes and the network {predictor.model.num_classes}"
+        )
+    folder = workdir / "evaluation" / f"{name}-{_PART.value}-{predictor.step}"
+    title = f"{predictor.config.name}, step {predictor.step}, on {name} ({_PART.value})"
+    result = evaluate(predictor, data.images, data.labels, folder, title, _MISTAKES.value)
+    print(
+        f"{title}: accuracy {100 * result['accuracy']:.2f} %, {result['num_errors']} errors of "
+        f"{result['num_examples']}\nwrote {folder}"
+    )
+
+
+def evaluate(
+    predictor: Predictor,
+    images: np.ndarray,
+    labels: np.ndarray,
+    folder: Path,
+    title: str,
+    max_mistakes: int = 10,
+) -> dict:
+    """Predict all examples and write what comes out.
+
+    Returns:
+      What evaluation.json holds.
+    """
+    prediction = predictor.predict(images, predictor.config.evaluate.batch_size)
+    wrong = prediction.labels != labels
+    classes = range(predictor.model.num_classes)
+    matrix = confusion_matrix(labels, prediction.labels, labels=classes)
+    counts = matrix.sum(axis=1)
+    result = {
+        "step": predictor.step,
+        "num_examples": len(labels),
+        "num_errors": int(wrong.sum()),
+        "accuracy": float(1 - wrong.mean()),
+        "error": float(wrong.mean()),
+        "per_class_accuracy": [
+            float(matrix[k, k] / counts[k]) if counts[k] else None for k in classes
+        ],
+        "confusion_matrix": matrix.tolist(),
+    }
+
+    # The most confident mistakes: the longest wrong capsules first.
+    worst = np.flatnonzero(wrong)
+    worst = worst[np.argsort(-prediction.lengths[worst].max(axis=1), kind="stable")][:max_mistakes]
+    folder.mkdir(parents=True, exist_ok=True)
+    figures.mistakes(
+        images[worst] / 255.0,
+        None if prediction.reconstruction is None else prediction.reconstruction[worst],
+        labels[worst],
+        prediction.labels[worst],
+        prediction.lengths[worst],
+        f"The most confident of {wrong.sum()} mistakes: {title}\n"
+        "(taken for, is; lengths of both capsules)",
+    ).savefig(folder / "mistakes.png", dpi=150)
+    figures.confusion_matrix(matrix, title).savefig(folder / "confusion.png", dpi=150)
+    np.savez(
+        folder / "predictions.npz",
+        labels=labels,
+        predictions=prediction.labels,
+        lengths=prediction.lengths,
+    )
+    write_json(folder / "evaluation.json", result)
+    return result
+
+
+if __name__ == "__main__":
+    command_line.run(main)

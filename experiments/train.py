@@ -1,0 +1,260 @@
+"""Train a network, evaluate it once on the test set, and leave behind all that repeats it.
+
+    python experiments/train.py --config=configs/digits.py
+    python experiments/train.py --config=configs/mnist.py:authors --config.train.epochs=5 \\
+        --workdir=runs/a
+
+The same --workdir again resumes. Every field of the config is a flag: --config.FIELD=VALUE
+(all of them, with comments, in capsjax/config.py).
+"""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import command_line
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from capsjax.checkpoint import Checkpoints
+from capsjax.data import Arrays, load_part, load_training
+from capsjax.files import write_json
+from capsjax.interrupt import Interrupt
+from capsjax.metrics import means_of
+from capsjax.progress import Progress, format_seconds
+from capsjax.registry import look_up
+from capsjax.training import TrainState, init_state, make_evaluate, make_train_steps
+from capsjax.training.build import Built, build
+from capsjax.training.steps import Health
+from capsjax.workdir import new_workdir, open_workdir, program_command, read_summary
+from capsjax.writers import MetricsWriter
+
+# How long a call of the compiled program should take: progress moves, and a signal is heard.
+SECONDS_PER_CALL = 1.0
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, with its preset after a colon: configs/mnist.py:authors"
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Folder of the run; runs/NAME-TIME by default. A run that is there resumes."
+)
+
+
+class NonFiniteError(ValueError):
+    """The loss or its gradient is not finite any more."""
+
+
+def main() -> None:
+    if _CONFIG.value is None:
+        raise ValueError("--config=FILE is missing, for example --config=configs/digits.py")
+    workdir = Path(_WORKDIR.value or new_workdir(_CONFIG.value.name)).expanduser()
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    train_and_evaluate(_CONFIG.value, workdir, overrides)
+
+
+def train_and_evaluate(
+    config: ConfigDict, workdir: Path, overrides: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Train until the last epoch, from where the folder's last checkpoint stands.
+
+    Args:
+      config: see `capsjax.config`.
+      workdir: folder of the run, new or of the same config.
+      overrides: fields that were given on the command line, to be recorded.
+
+    Returns:
+      What summary.json holds.
+
+    Raises:
+      ValueError: for a config, data set or folder that does not work.
+      NonFiniteError: if the loss is not finite any more.
+      SystemExit: after Ctrl-C or SIGTERM, when the state is saved.
+    """
+    select = look_up({"last": "last", "best": "best"}, config.selection, "selection")
+    if config.train.epochs < 1 or (select == "best" and config.data.validation_size == 0):
+        raise ValueError("train.epochs is at least 1, and selection 'best' needs validation data")
+    training, validation = load_training(**config.data)
+    built = build(config, training.image_shape, training.num_classes, len(training))
+    like = jax.eval_shape(lambda: init_state(built.model, built.optimizer, config.seed))
+
+    open_workdir(workdir, config, program_command(overrides or {}))
+    summary = read_summary(workdir)
+    if summary is not None:
+        print(f"{workdir} is finished: {_describe(summary)}")
+        return summary
+    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
+    evaluate = _make_evaluate(config, built)
+    train(config, workdir, built, like, training, validation, checkpoints, evaluate)
+
+    chosen = checkpoints.restore(like, select)
+    test = load_part(config.data.name, "test", dir=config.data.dir, file=config.data.file)
+    summary = {
+        "name": config.name,
+        "seed": config.seed,
+        "selection": select,
+        "selected_step": chosen.step,
+        "steps": built.steps_per_epoch * config.train.epochs,
+        "epochs": config.train.epochs,
+        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(chosen.state.params)),
+        "num_training_examples": len(training),
+        "test": evaluate(chosen.state.params, test),
+        "validation": evaluate(chosen.state.params, validation) if validation else None,
+        "device": jax.devices()[0].device_kind,
+        **checkpoints.restore(like, "last").notes,
+    }
+    write_json(workdir / "summary.json", summary)
+    print(f"{workdir}: {_describe(summary)}")
+    return summary
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    built: Built,
+    like: TrainState,
+    training: Arrays,
+    validation: Arrays | None,
+    checkpoints: Checkpoints,
+    evaluate: Callable[[dict, Arrays], dict[str, float]],
+) -> None:
+    """Take all steps that are left, and leave a checkpoint of the last one."""
+    restored = checkpoints.restore_last_whole(like)
+    if restored is None:
+        state = jax.jit(lambda: init_state(built.model, built.optimizer, config.seed))()
+        notes = {"train_seconds": 0.0, "image_shape": training.image_shape}
+        notes["num_classes"] = training.num_classes
+    else:
+        state, notes = restored.state, restored.notes
+        print(f"resuming {workdir} from step {restored.step}")
+    step, in_epoch = int(state.step), built.steps_per_epoch
+    total = in_epoch * config.train.epochs
+
+    images, labels = jax.device_put(training.images), jax.device_put(training.labels)
+    started = time.perf_counter()
+    train_steps = _compile_train_steps(config, built, state, images, labels)
+    print(
+        f"{workdir}: {len(training)} training examples, {config.train.epochs} epochs of "
+        f"{in_epoch} steps; compiled in {time.perf_counter() - started:.1f} s"
+    )
+
+    writer = MetricsWriter(workdir, config.log.tensorboard, resume_step=step)
+    progress = Progress(total, step, config.train.batch_size)
+    saved_at, window_seconds, call_steps = time.monotonic(), 0.0, 1
+    best_loss = min(checkpoints.validation_losses().values(), default=math.inf)
+    try:
+        with Interrupt() as interrupt:
+            while step < total:
+                call_steps = min(call_steps, _next_stop(config, step, in_epoch) - step)
+                started = time.perf_counter()
+                state, health = train_steps(state, images, labels, np.int32(call_steps))
+                step, finite = int(state.step), bool(health.finite)
+                seconds = time.perf_counter() - started
+                if not finite:
+                    _stop_non_finite(workdir, step, health, checkpoints)
+                notes["train_seconds"] += seconds
+                window_seconds += seconds
+                call_steps = max(1, round(call_steps * SECONDS_PER_CALL / seconds))
+                progress.update(step)
+                epoch, validation_loss = step / in_epoch, None
+
+                if step % config.log.every_steps == 0 or step % in_epoch == 0:
+                    metrics = means_of(state.window)
+                    metrics["images_per_second"] = float(state.window.count) / window_seconds
+                    metrics["learning_rate"] = float(built.schedule(step - 1))
+                    writer.write(step, epoch, "train", metrics)
+                    progress.report(epoch, "train", metrics)
+                    state = state._replace(window=jax.tree.map(np.zeros_like, state.window))
+                    window_seconds = 0.0
+                due = interrupt.signal is not None or _is_due(config, step, saved_at)
+                if step % in_epoch == 0:
+                    if validation:
+                        metrics = evaluate(state.params, validation)
+                        writer.write(step, epoch, "validation", metrics)
+                        progress.report(epoch, "validation", metrics)
+                        validation_loss = metrics["loss"]
+                    epochs_done = step // in_epoch
+                    due |= epochs_done % config.checkpoint.every_epochs == 0 or step == total
+                    due |= validation_loss is not None and validation_loss < best_loss
+                    best_loss = min(best_loss, validation_loss or math.inf)
+                if due:
+                    checkpoints.save(step, state, notes, validation_loss)
+                    saved_at = time.monotonic()
+                if interrupt.signal is not None and step < total:
+                    print(f"saved step {step}; the same command with --workdir={workdir} resumes")
+                    raise SystemExit(128 + interrupt.signal)
+    finally:
+        progress.close()
+        writer.close()
+
+
+def _compile_train_steps(config: ConfigDict, built: Built, state: TrainState, images, labels):
+    """The compiled program, made before the clock of the progress starts."""
+    train_steps = make_train_steps(
+        built.model,
+        built.optimizer,
+        built.objective,
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        max_shift=config.augment.max_shift,
+    )
+    jitted = jax.jit(train_steps, donate_argnums=0)
+    return jitted.lower(state, images, labels, np.int32(1)).compile()
+
+
+def _make_evaluate(config: ConfigDict, built: Built):
+    evaluate = jax.jit(
+        make_evaluate(
+            built.model,
+            built.objective,
+            batch_size=config.evaluate.batch_size,
+            train_batch_size=config.train.batch_size,
+        )
+    )
+
+    def evaluate_part(params: dict, part: Arrays) -> dict[str, float]:
+        sums = evaluate(params, part.images, part.labels).sums
+        num_errors = len(part) - round(float(sums.totals["correct"]))
+        return {**means_of(sums), "num_errors": num_errors, "num_examples": len(part)}
+
+    return evaluate_part
+
+
+def _next_stop(config: ConfigDict, step: int, in_epoch: int) -> int:
+    """The next step at which something is written."""
+    intervals = (in_epoch, config.log.every_steps, config.checkpoint.every_steps)
+    return min((step // every + 1) * every for every in intervals if every > 0)
+
+
+def _is_due(config: ConfigDict, step: int, saved_at: float) -> bool:
+    every_steps, minutes = config.checkpoint.every_steps, config.checkpoint.every_minutes
+    by_steps = every_steps > 0 and step % every_steps == 0
+    return by_steps or (minutes > 0 and time.monotonic() - saved_at >= 60 * minutes)
+
+
+def _stop_non_finite(workdir: Path, step: int, health: Health, checkpoints: Checkpoints) -> None:
+    numbers = {name: float(value) for name, value in health._asdict().items() if name != "finite"}
+    shown = {name: f"{value:.6g}" for name, value in numbers.items()}
+    write_json(workdir / "failure.json", {"step": step, **shown})
+    listed = ", ".join(f"{name} {value}" for name, value in shown.items())
+    raise NonFiniteError(
+        f"step {step} is not finite: {listed}. The last checkpoint is of step "
+        f"{max(checkpoints.steps(), default=0)}. A lower schedule.learning_rate or a larger "
+        "model.squash.eps may help"
+    )
+
+
+def _describe(summary: dict[str, Any]) -> str:
+    test = summary["test"]
+    return (
+        f"test accuracy {100 * test['accuracy']:.2f} % ({test['num_errors']} errors of "
+        f"{test['num_examples']}), {summary['selection']} parameters (step "
+        f"{summary['selected_step']}), {format_seconds(summary['train_seconds'])} of training"
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main)
