@@ -52,7 +52,7 @@ def pose_study(decoded: np.ndarray, offsets: np.ndarray, label: int, title: str)
 
 
 def pose_overview(
-    decoded: np.ndarray, offsets: np.ndarray, labels: Sequence[int], title: str
+    decoded: np.ndarray, offsets: np.ndarray, labels: np.ndarray, title: str
 ) -> Figure:
     """The pose study of every class at a glance: the dimension that changes its image most.
 

@@ -12,6 +12,7 @@ fan_in and fan_out count the weights into and out of one unit. For the transform
 W (i, j, d, p) glorot_uniform counts as Keras does for an array of that shape: i·j·p and i·j·d.
 """
 
+import math
 import re
 
 import jax
@@ -53,6 +54,8 @@ def make_initializer(spec: str, fan_in: int | None = None) -> Initializer:
         value = float(number)
     except ValueError:
         raise ValueError(f"{number!r} in the initializer {spec!r} is not a number") from None
+    if not math.isfinite(value) or (name != "constant" and value < 0):
+        raise ValueError(f"{number} in the initializer {spec!r} is not a standard deviation")
     return {
         "constant": initializers.constant,
         "normal": initializers.normal,

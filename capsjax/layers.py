@@ -1,10 +1,9 @@
-"""Capsule layers as Flax Linen modules: they hold the parameters, `ops` and `routing` the mathematics."""
+"""Capsule layers as Flax Linen modules: they hold parameters, `ops` and `routing` mathematics."""
 
 import math
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from capsjax.conv import conv2d

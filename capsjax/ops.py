@@ -64,13 +64,15 @@ def squash(
       Vectors shaped like `s`, each of length below one.
 
     Raises:
-      ValueError: for another `eps_at`.
+      ValueError: for another `eps_at`, or an eps that is not above 0.
 
     Source: Sabour et al. 2017, equation 1.
 
     >>> round(float(safe_norm(squash(jnp.array([0.0, 3.0])))), 4)
     0.9
     """
+    if eps <= 0:
+        raise ValueError(f"eps is above 0, not {eps}: without it squash(0) is 0/0")
     squared = jnp.sum(jnp.square(s), axis=axis, keepdims=True)
     if eps_at == "root":
         norm = jnp.sqrt(squared + eps)
@@ -78,7 +80,8 @@ def squash(
         norm = safe_norm(s, axis=axis, keepdims=True, eps=0.0) + eps
     else:
         raise ValueError(f"eps_at is 'root' or 'norm', not {eps_at!r}")
-    return squared / ((1.0 + squared) * norm) * s
+    # In this order, because (1 + |s|²) · |s| overflows for long vectors.
+    return squared / (1.0 + squared) / norm * s
 
 
 def predict_votes(

@@ -66,9 +66,9 @@ class Predictor:
         """
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[1:] != tuple(self.model.image_shape):
+            h, w, c = self.model.image_shape
             raise ValueError(
-                f"this network takes images of shape (n, {', '.join(map(str, self.model.image_shape))}),"
-                f" not {images.shape}"
+                f"this network takes images of shape (n, {h}, {w}, {c}), not {images.shape}"
             )
         if images.dtype == np.uint8:
             images = images / np.float32(255)
@@ -90,7 +90,8 @@ class Predictor:
             missing = min(batch_size, len(images)) - len(batch)
             filled = np.pad(batch, [(0, missing)] + [(0, 0)] * (batch.ndim - 1))
             output = self.forward(filled)._replace(intermediates={})
-            parts.append(jax.tree.map(lambda x, n=len(batch): np.asarray(x)[:n], output))
+            kept = len(batch)
+            parts.append(jax.tree.map(lambda x, kept=kept: np.asarray(x)[:kept], output))
         if not parts:
             raise ValueError("no images to predict")
         output = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)

@@ -116,7 +116,7 @@ def describe_environment() -> dict[str, Any]:
     """Everything about the machine and the software that a result may depend on."""
     device = jax.devices()[0]
     return {
-        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": _commit(),

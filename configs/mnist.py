@@ -1,8 +1,8 @@
 """CapsNet on MNIST, in the five published variants.
 
-    python experiments/train.py --config=configs/mnist.py                # the paper's
-    python experiments/train.py --config=configs/mnist.py:authors        # or keras, notebook, pytorch
-    python experiments/train.py --config=configs/mnist.py:paper,small    # 1/9 of the parameters
+    python experiments/train.py --config=configs/mnist.py              # the paper's
+    python experiments/train.py --config=configs/mnist.py:authors      # keras, notebook, pytorch
+    python experiments/train.py --config=configs/mnist.py:paper,small  # a small network
 
 Needs MNIST, which TFDS downloads once; `--config.data.dir` says where it is or goes.
 Expected results and times are in RESULTS.md.

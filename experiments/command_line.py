@@ -6,20 +6,23 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-_DEBUG = flags.DEFINE_bool("debug", False, "Show where an error arose, not its message alone.")
 
+def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
+    """Define and parse the flags, call main, and turn a mistake of the user's into one line.
 
-def run(main: Callable[[], None]) -> None:
-    """Parse the flags, call main, and turn a mistake of the user's into one line."""
+    Flags are defined here and not when a script is imported: tests import several scripts.
+    """
+    define_flags()
+    flags.DEFINE_bool("debug", False, "Show where an error arose, not its message alone.")
     logging.set_verbosity(logging.WARNING)
-    app.run(lambda _: _guard(main, _DEBUG.value, status=1), flags_parser=_parse)
+    app.run(lambda _: _guard(main, flags.FLAGS.debug, status=1), flags_parser=_parse)
 
 
-def existing_run(flag: flags.FlagHolder) -> Path:
-    """The folder of the flag --workdir."""
-    if not flag.value:
+def existing_run(workdir: str) -> Path:
+    """The folder that the flag --workdir names."""
+    if not workdir:
         raise ValueError("--workdir=FOLDER is missing: the folder of a run of experiments/train.py")
-    return Path(flag.value).expanduser()
+    return Path(workdir).expanduser()
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -45,15 +48,21 @@ def _guard(action: Callable, debug: bool, status: int):
     except (ValueError, OSError, KeyError, AttributeError, TypeError, flags.Error) as error:
         if debug:
             raise
-        _fail(_last_line(error), status)
+        _fail(_one_line(error), status)
 
 
-def _last_line(error: Exception) -> str:
-    """The message: of an error inside a config file, whose text is a traceback, its last line."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+def _one_line(error: Exception) -> str:
+    """What to tell the user: the message, without the wrapping of the libraries between."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if "Traceback (most recent call last):" in text:
+    if "Traceback (most recent call last):" in text:  # of an error inside a config file
         return lines[-1].split(": ", 1)[-1]
+    if "Failed loading config file" in text:
+        return f"{lines[-1]}; the project's configs are in configs/, for example configs/digits.py"
+    if isinstance(error, KeyError) and "Did you mean" in text:
+        return f"no config field {lines[0]}. {' '.join(lines[1:])}"
     return " ".join(lines) or type(error).__name__
 
 

@@ -19,34 +19,38 @@ from capsjax.data import load_part
 from capsjax.files import write_json
 from capsjax.predictor import Predictor, load_predictor
 
-_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run.")
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "selected", "best, last, a step, or selected (what the config selects)."
-)
-_DATA = flags.DEFINE_string("data", "", "Another data set: digits, npz or a name of TFDS.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
-_DATA_FILE = flags.DEFINE_string("data_file", "", "The .npz file, if not that of training.")
-_PART = flags.DEFINE_enum("part", "test", ["test", "train"], "Part of the data set.")
-_MISTAKES = flags.DEFINE_integer("mistakes", 10, "Mistakes in the figure.", lower_bound=1)
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("workdir", "", "Folder of the run.")
+    flags.DEFINE_string(
+        "checkpoint", "selected", "best, last, a step, or selected (what the config selects)."
+    )
+    flags.DEFINE_string("data", "", "Another data set: digits, npz or a name of TFDS.")
+    flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
+    flags.DEFINE_string("data_file", "", "The .npz file, if not that of training.")
+    flags.DEFINE_enum("part", "test", ["test", "train"], "Part of the data set.")
+    flags.DEFINE_integer("mistakes", 10, "Mistakes in the figure.", lower_bound=1)
 
 
 def main() -> None:
-    workdir = command_line.existing_run(_WORKDIR)
-    predictor = load_predictor(workdir, _CHECKPOINT.value)
-    name = _DATA.value or predictor.config.data.name
+    workdir = command_line.existing_run(FLAGS.workdir)
+    predictor = load_predictor(workdir, FLAGS.checkpoint)
+    name = FLAGS.data or predictor.config.data.name
     data = load_part(
         name,
-        _PART.value,
-        dir=_DATA_DIR.value or predictor.config.data.dir,
-        file=_DATA_FILE.value or predictor.config.data.file,
+        FLAGS.part,
+        dir=FLAGS.data_dir or predictor.config.data.dir,
+        file=FLAGS.data_file or predictor.config.data.file,
     )
     if data.num_classes > predictor.model.num_classes:
         raise ValueError(
             f"{name} has {data.num_classes} classes and the network {predictor.model.num_classes}"
         )
-    folder = workdir / "evaluation" / f"{name}-{_PART.value}-{predictor.step}"
-    title = f"{predictor.config.name}, step {predictor.step}, on {name} ({_PART.value})"
-    result = evaluate(predictor, data.images, data.labels, folder, title, _MISTAKES.value)
+    folder = workdir / "evaluation" / f"{name}-{FLAGS.part}-{predictor.step}"
+    title = f"{predictor.config.name}, step {predictor.step}, on {name} ({FLAGS.part})"
+    result = evaluate(predictor, data.images, data.labels, folder, title, FLAGS.mistakes)
     print(
         f"{title}: accuracy {100 * result['accuracy']:.2f} %, {result['num_errors']} errors of "
         f"{result['num_examples']}\nwrote {folder}"
@@ -108,4 +112,4 @@ def evaluate(
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, define_flags)

@@ -30,30 +30,34 @@ from capsjax.registry import look_up
 from capsjax.training import TrainState, init_state, make_evaluate, make_train_steps
 from capsjax.training.build import Built, build
 from capsjax.training.steps import Health
-from capsjax.workdir import new_workdir, open_workdir, program_command, read_summary
+from capsjax.workdir import flatten, new_workdir, open_workdir, program_command, read_summary
 from capsjax.writers import MetricsWriter
 
 # How long a call of the compiled program should take: progress moves, and a signal is heard.
 SECONDS_PER_CALL = 1.0
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, with its preset after a colon: configs/mnist.py:authors"
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", "", "Folder of the run; runs/NAME-TIME by default. A run that is there resumes."
-)
+FLAGS = flags.FLAGS
 
 
 class NonFiniteError(ValueError):
     """The loss or its gradient is not finite any more."""
 
 
+def define_flags() -> None:
+    config_flags.DEFINE_config_file(
+        "config", None, "Config file, with its preset after a colon: configs/mnist.py:authors."
+    )
+    flags.DEFINE_string(
+        "workdir", "", "Folder of the run, runs/NAME-TIME by default. A run that is there resumes."
+    )
+
+
 def main() -> None:
-    if _CONFIG.value is None:
+    config = FLAGS.config
+    if config is None:
         raise ValueError("--config=FILE is missing, for example --config=configs/digits.py")
-    workdir = Path(_WORKDIR.value or new_workdir(_CONFIG.value.name)).expanduser()
-    overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    train_and_evaluate(_CONFIG.value, workdir, overrides)
+    workdir = Path(FLAGS.workdir or new_workdir(config.name)).expanduser()
+    train_and_evaluate(config, workdir, config_flags.get_override_values(FLAGS["config"]))
 
 
 def train_and_evaluate(
@@ -74,9 +78,7 @@ def train_and_evaluate(
       NonFiniteError: if the loss is not finite any more.
       SystemExit: after Ctrl-C or SIGTERM, when the state is saved.
     """
-    select = look_up({"last": "last", "best": "best"}, config.selection, "selection")
-    if config.train.epochs < 1 or (select == "best" and config.data.validation_size == 0):
-        raise ValueError("train.epochs is at least 1, and selection 'best' needs validation data")
+    _check(config)
     training, validation = load_training(**config.data)
     built = build(config, training.image_shape, training.num_classes, len(training))
     like = jax.eval_shape(lambda: init_state(built.model, built.optimizer, config.seed))
@@ -90,12 +92,12 @@ def train_and_evaluate(
     evaluate = _make_evaluate(config, built)
     train(config, workdir, built, like, training, validation, checkpoints, evaluate)
 
-    chosen = checkpoints.restore(like, select)
+    chosen = checkpoints.restore(like, config.selection)
     test = load_part(config.data.name, "test", dir=config.data.dir, file=config.data.file)
     summary = {
         "name": config.name,
         "seed": config.seed,
-        "selection": select,
+        "selection": config.selection,
         "selected_step": chosen.step,
         "steps": built.steps_per_epoch * config.train.epochs,
         "epochs": config.train.epochs,
@@ -109,6 +111,24 @@ def train_and_evaluate(
     write_json(workdir / "summary.json", summary)
     print(f"{workdir}: {_describe(summary)}")
     return summary
+
+
+def _check(config: ConfigDict) -> None:
+    """Raise ValueError for what only this script reads."""
+    smallest = {
+        "augment.max_shift": 0,
+        "checkpoint.every_epochs": 1,
+        "evaluate.batch_size": 1,
+        "log.every_steps": 1,
+        "train.epochs": 1,
+    }
+    fields = flatten(config.to_dict())
+    for name, least in smallest.items():
+        if fields[name] < least:
+            raise ValueError(f"{name} is at least {least}, not {fields[name]}")
+    look_up({"last": "last", "best": "best"}, config.selection, "selection")
+    if config.selection == "best" and config.data.validation_size == 0:
+        raise ValueError("selection 'best' needs validation data: data.validation_size above 0")
 
 
 def train(
@@ -257,4 +277,4 @@ def _describe(summary: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, define_flags)

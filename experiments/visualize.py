@@ -6,7 +6,6 @@ Writes WORKDIR/figures/*.png from test images.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import command_line
 import numpy as np
@@ -18,27 +17,31 @@ from capsjax.data import Arrays, load_part
 from capsjax.predictor import Predictor, load_predictor
 from capsjax.writers import read_metrics
 
-_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run.")
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "selected", "best, last, a step, or selected (what the config selects)."
-)
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
-_IMAGES = flags.DEFINE_integer("images", 12, "Images in the figures.", lower_bound=1)
-_POSE_RANGE = flags.DEFINE_float(
-    "pose_range", 0.25, "Poses move over [-RANGE, RANGE]; the paper's is 0.25.", lower_bound=0.0
-)
-_POSE_STEPS = flags.DEFINE_integer("pose_steps", 11, "Steps of the pose study.", lower_bound=2)
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("workdir", "", "Folder of the run.")
+    flags.DEFINE_string(
+        "checkpoint", "selected", "best, last, a step, or selected (what the config selects)."
+    )
+    flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
+    flags.DEFINE_integer("images", 12, "Images in the figures.", lower_bound=1)
+    flags.DEFINE_float(
+        "pose_range", 0.25, "Poses move over [-RANGE, RANGE]; the paper's is 0.25.", lower_bound=0.0
+    )
+    flags.DEFINE_integer("pose_steps", 11, "Steps of the pose study.", lower_bound=2)
 
 
 def main() -> None:
-    workdir = command_line.existing_run(_WORKDIR)
-    predictor = load_predictor(workdir, _CHECKPOINT.value)
+    workdir = command_line.existing_run(FLAGS.workdir)
+    predictor = load_predictor(workdir, FLAGS.checkpoint)
     data = predictor.config.data
-    test = load_part(data.name, "test", dir=_DATA_DIR.value or data.dir, file=data.file)
+    test = load_part(data.name, "test", dir=FLAGS.data_dir or data.dir, file=data.file)
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
-    offsets = np.linspace(-_POSE_RANGE.value, _POSE_RANGE.value, _POSE_STEPS.value)
-    for name, figure in draw(predictor, test, read_metrics(workdir), _IMAGES.value, offsets):
+    offsets = np.linspace(-FLAGS.pose_range, FLAGS.pose_range, FLAGS.pose_steps)
+    for name, figure in draw(predictor, test, read_metrics(workdir), FLAGS.images, offsets):
         path = folder / f"{name}.png"
         figure.savefig(path, dpi=150)
         print(path, flush=True)
@@ -91,7 +94,7 @@ def draw(
     study = f"Poses moved and decoded: {title}"
     yield "poses", figures.pose_overview(decoded, offsets, chosen.labels, study)
     for label, each in zip(chosen.labels, decoded, strict=True):
-        yield f"poses_class_{label}", figures.pose_study(each, offsets, label, study)
+        yield f"poses_class_{label}", figures.pose_study(each, offsets, int(label), study)
 
 
 def move_poses(
@@ -130,4 +133,4 @@ def _one_of_each_class(labels: np.ndarray, predictions: np.ndarray) -> np.ndarra
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, define_flags)

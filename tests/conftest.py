@@ -2,10 +2,17 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
-import jax
-import pytest
+# Many tests compile the same tiny programs; within one session each is compiled once. Set
+# before JAX is imported, for this process and for those that tests start.
+_COMPILED = tempfile.TemporaryDirectory(prefix="capsjax-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -33,7 +33,10 @@ def shift_images(
     border = (max_shift, max_shift)
     padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
     corners = jax.random.randint(key, (n, 2), 0, 2 * max_shift + 1)
-    crop = lambda image, corner: lax.dynamic_slice(image, (*corner, 0), (h, w, c))
+
+    def crop(image, corner):
+        return lax.dynamic_slice(image, (*corner, 0), (h, w, c))
+
     return jax.vmap(crop)(padded, corners)
 
 

@@ -37,7 +37,8 @@ def load_npz(path: str, part: str) -> Arrays:
     missing = {"images", "labels"} - arrays.keys()
     if missing:
         raise DataError(
-            f"{path!r} lacks {' and '.join(sorted(missing))}; it holds {sorted(arrays) or 'nothing'}"
+            f"{path!r} lacks {' and '.join(sorted(missing))}; "
+            f"it holds {', '.join(arrays) or 'nothing'}"
         )
     labels = [_labels(arrays[name], name) for name in ("labels", "test_labels") if name in arrays]
     num_classes = 1 + max(int(each.max(initial=0)) for each in labels)
@@ -60,9 +61,7 @@ def _images(images: np.ndarray, name: str) -> np.ndarray:
         return images
     if images.dtype == np.bool_ or np.issubdtype(images.dtype, np.floating):
         if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
-            raise DataError(
-                f"{name} of type {images.dtype} lie between 0 and 1; use uint8 for 0..255"
-            )
+            raise DataError(f"{name} of {images.dtype} lie between 0 and 1; use uint8 for 0..255")
         return np.round(images * 255.0).astype(np.uint8)
     raise DataError(f"{name} are uint8 (0..255) or floating point (0..1), not {images.dtype}")
 

@@ -16,13 +16,23 @@ from capsjax.registry import look_up, suggest
 from capsjax.routing.dynamic import DynamicRouting, dynamic_routing
 from capsjax.routing.uniform import UniformRouting, uniform_routing
 
+__all__ = [
+    "ROUTING",
+    "DynamicRouting",
+    "Routing",
+    "UniformRouting",
+    "dynamic_routing",
+    "make_routing",
+    "uniform_routing",
+]
+
 
 @runtime_checkable
 class Routing(Protocol):
     """The form of every routing algorithm."""
 
     def learned_arrays(self, i: int, j: int, d: int) -> dict[str, LearnedArray]:
-        """The arrays to learn, by name, for i lower and j upper capsules with d-dimensional poses."""
+        """The arrays to learn, by name, for i lower and j upper capsules with poses of size d."""
 
     def __call__(
         self,

@@ -1,6 +1,7 @@
 """Dynamic routing by agreement."""
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 from typing import Literal
 
@@ -63,7 +64,7 @@ def dynamic_routing(
     >>> dynamic_routing(jnp.ones((2, 6, 3, 4))).v.shape
     (2, 3, 4)
     """
-    _check(num_iterations, gradient)
+    num_iterations = _check(num_iterations, gradient)
     couple = leaky_softmax if leaky else jax.nn.softmax
 
     def one_round(votes: Array, bias: Array | None, b: Array) -> tuple[Array, Array]:
@@ -95,17 +96,21 @@ def leaky_softmax(b: Float[Array, "*batch j"]) -> Float[Array, "*batch j"]:
     return jax.nn.softmax(jnp.pad(b, widths))[..., 1:]
 
 
-def _check(num_iterations: int | Array, gradient: str) -> None:
+def _check(num_iterations: int | Array, gradient: str) -> int | Array:
+    """The number of rounds: as a Python integer, unless it is a traced value."""
     if gradient not in ("stop", "full"):
         raise ValueError(f"gradient is 'stop' or 'full', not {gradient!r}")
-    if isinstance(num_iterations, int):
-        if num_iterations < 1:
-            raise ValueError(f"num_iterations is at least 1, not {num_iterations}")
-    elif gradient == "full" and isinstance(num_iterations, jax.core.Tracer):
-        raise ValueError(
-            "a traced num_iterations needs gradient='stop': a loop of unknown length has no "
-            "reverse-mode gradient"
-        )
+    if isinstance(num_iterations, jax.core.Tracer):
+        if gradient == "full":
+            raise ValueError(
+                "a traced num_iterations needs gradient='stop': a loop of unknown length has no "
+                "reverse-mode gradient"
+            )
+        return num_iterations
+    rounds = operator.index(num_iterations)
+    if rounds < 1:
+        raise ValueError(f"num_iterations is at least 1, not {rounds}")
+    return rounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +132,9 @@ class DynamicRouting:
     eps_at: EpsPlacement = "root"
 
     def __post_init__(self):
-        _check(self.num_iterations, self.gradient)
+        # A Python integer where possible: arrays are not hashable.
+        rounds = _check(self.num_iterations, self.gradient)
+        object.__setattr__(self, "num_iterations", rounds)
 
     def learned_arrays(self, i: int, j: int, d: int) -> dict[str, LearnedArray]:
         del i  # the bias belongs to the upper capsules

@@ -48,8 +48,11 @@ def make_evaluate(
 
     def losses(output, images, labels):
         """The parts of the loss for each example: each as a batch of its own."""
-        one = lambda *example: objective.parts(*jax.tree.map(lambda x: x[None], example))
-        return jax.vmap(one)(output, images, labels)
+
+        def loss_of_one(*example):
+            return objective.parts(*jax.tree.map(lambda x: x[None], example))
+
+        return jax.vmap(loss_of_one)(output, images, labels)
 
     def one_batch(params, batch):
         images, labels = batch
@@ -71,8 +74,11 @@ def make_evaluate(
         per_example, lengths = lax.map(
             lambda batch: one_batch(params, batch), (in_batches(images), in_batches(labels))
         )
-        # The padding stands at the end, and is cut off before anything is summed.
-        flat = lambda x: x.reshape(batches * size, *x.shape[2:])[:count]
+
+        def flat(x):
+            # The padding stands at the end, and is cut off before anything is summed.
+            return x.reshape(batches * size, *x.shape[2:])[:count]
+
         totals = {name: jnp.sum(flat(values)) for name, values in per_example.items()}
         return Evaluation(Sums(totals, jnp.array(float(count))), flat(lengths))
 

@@ -1,0 +1,113 @@
+"""The two forms of the convolution are one function; sizes without padding."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsjax import conv
+
+# Neither the images nor the kernels are square, and there are several channels.
+SHAPES = {
+    "plain": ((2, 9, 7, 3), (3, 2, 3, 4)),
+    "kernel as large as the image": ((2, 4, 5, 2), (4, 5, 2, 3)),
+    "one pixel": ((2, 4, 5, 2), (1, 1, 2, 3)),
+    "one image, one channel": ((1, 6, 8, 1), (3, 3, 1, 1)),
+}
+
+
+def normal(seed, shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
+def operands(request):
+    x, kernel = request.param
+    return normal(0, x), normal(1, kernel)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_patches_and_lax_agree_in_value_and_gradients(operands, stride):
+    def weighted(x, kernel, form):
+        out = conv.conv2d(x, kernel, stride, form)
+        return jnp.sum(normal(2, out.shape) * out), out
+
+    results = {}
+    for form in ("patches", "lax"):
+        gradient = jax.grad(weighted, (0, 1), has_aux=True)
+        (dx, dkernel), out = jax.jit(gradient, static_argnums=2)(*operands, form)
+        results[form] = {"out": out, "dx": dx, "dkernel": dkernel}
+    chex.assert_trees_all_close(results["patches"], results["lax"], atol=2e-5)
+
+
+@pytest.mark.parametrize("form", ["patches", "lax", "auto"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_against_loops(stride, form):
+    x, kernel = normal(0, (2, 7, 5, 2)), normal(1, (3, 2, 2, 3))
+    kh, kw = kernel.shape[:2]
+    rows, columns = (7 - kh) // stride + 1, (5 - kw) // stride + 1
+    expected = np.zeros((2, rows, columns, 3))
+    for n, row, column, o in np.ndindex(expected.shape):
+        top, left = stride * row, stride * column
+        window = np.asarray(x[n, top : top + kh, left : left + kw], np.float64)
+        expected[n, row, column, o] = (window * np.asarray(kernel[..., o])).sum()
+    np.testing.assert_allclose(conv.conv2d(x, kernel, stride, form), expected, atol=1e-5)
+
+
+def test_the_kernel_is_not_flipped():
+    x = jnp.array([1.0, 2.0, 4.0]).reshape(1, 1, 3, 1)
+    kernel = jnp.array([10.0, 1.0]).reshape(1, 2, 1, 1)
+    for form in ("patches", "lax"):
+        np.testing.assert_allclose(conv.conv2d(x, kernel, form=form).ravel(), [12.0, 24.0])
+
+
+@pytest.mark.parametrize("form", ["patches", "lax"])
+def test_the_sizes_of_the_paper(form):
+    # VALID: 28 -> 20 -> 6; with Flax's default, SAME, it would be 28 -> 14.
+    def first_and_second(images):
+        first = conv.conv2d(images, jnp.ones((9, 9, 1, 2)), 1, form)
+        return first, conv.conv2d(first, jnp.ones((9, 9, 2, 4)), 2, form)
+
+    first, second = jax.eval_shape(first_and_second, jnp.ones((3, 28, 28, 1)))
+    assert first.shape == (3, 20, 20, 2)
+    assert second.shape == (3, 6, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "expected"),
+    [(28, 9, 1, 20), (20, 9, 2, 6), (9, 9, 2, 1), (10, 9, 2, 1), (11, 9, 2, 2), (7, 1, 3, 3)],
+)
+def test_output_size(size, kernel, stride, expected):
+    assert conv.output_size(size, kernel, stride) == expected
+
+
+@pytest.mark.parametrize("size", [(8, 8), (8, 20), (20, 8)])
+@pytest.mark.parametrize("form", ["patches", "lax"])
+def test_an_image_that_is_too_small_is_refused_with_both_sizes(size, form):
+    with pytest.raises(ValueError, match=f"9x9 kernel and gets {size[0]}x{size[1]}"):
+        conv.conv2d(jnp.ones((1, *size, 1)), jnp.ones((9, 9, 1, 2)), form=form)
+
+
+def test_check_fits_accepts_an_image_as_large_as_the_kernel():
+    conv.check_fits((9, 5), (9, 5), "the convolution")
+
+
+def test_unknown_form_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'patches'"):
+        conv.conv2d(jnp.ones((1, 4, 4, 1)), jnp.ones((2, 2, 1, 1)), form="patch")
+
+
+@pytest.mark.parametrize(("backend", "form"), [("cpu", "patches"), ("gpu", "lax"), ("tpu", "lax")])
+def test_chosen_form(monkeypatch, backend, form):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert conv.chosen_form() == form
+
+
+def test_patches_are_flattened_by_row_column_channel():
+    x = jnp.arange(2 * 4 * 5 * 3, dtype=jnp.float32).reshape(2, 4, 5, 3)
+    patches = conv.extract_patches(x, (2, 3), 2)
+    chex.assert_shape(patches, (2, 2, 2, 18))
+    for n, row, column in np.ndindex(2, 2, 2):
+        window = x[n, 2 * row : 2 * row + 2, 2 * column : 2 * column + 3]
+        np.testing.assert_array_equal(patches[n, row, column], window.ravel())

@@ -1,0 +1,112 @@
+"""Initial values: bounds, deviations and errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsjax.initializers import make_initializer
+
+
+def draw(spec, shape, **settings):
+    values = make_initializer(spec, **settings)(jax.random.key(0), shape, jnp.float32)
+    assert values.shape == shape
+    return np.asarray(values)
+
+
+def assert_uniform(values, bound):
+    assert np.abs(values).max() <= bound
+    assert np.abs(values).max() > 0.99 * bound
+    np.testing.assert_allclose(values.std(), bound / 3**0.5, rtol=0.02)
+    assert abs(values.mean()) < 0.02 * bound
+
+
+def test_zeros_and_constant():
+    np.testing.assert_array_equal(draw("zeros", (3, 2)), 0.0)
+    np.testing.assert_array_equal(draw("constant(0.1)", (3, 2)), np.float32(0.1))
+    np.testing.assert_array_equal(draw("constant(-1e-3)", (2,)), np.float32(-1e-3))
+
+
+def test_normal():
+    values = draw("normal(0.01)", (200, 200))
+    np.testing.assert_allclose(values.std(), 0.01, rtol=0.02)
+    assert abs(values.mean()) < 2e-4
+    # 4.6 % of a normal distribution lies beyond two deviations: this one is not cut.
+    np.testing.assert_allclose((np.abs(values) > 0.02).mean(), 0.0455, atol=0.004)
+
+
+def test_truncated_normal_is_cut_at_two_deviations():
+    values = draw("truncated_normal(0.1)", (200, 200))
+    assert np.abs(values).max() <= 0.2
+    assert np.abs(values).max() > 0.198
+    # A normal distribution cut at ±2 has 0.8796 of its deviation, and nothing makes up for it.
+    np.testing.assert_allclose(values.std(), 0.08796, rtol=0.02)
+
+
+def test_glorot_uniform_of_a_matrix():
+    assert_uniform(draw("glorot_uniform", (100, 300)), (6 / 400) ** 0.5)
+
+
+def test_glorot_uniform_of_a_convolution():
+    assert_uniform(draw("glorot_uniform", (9, 9, 4, 16)), (6 / (81 * 20)) ** 0.5)
+
+
+def test_glorot_uniform_of_the_transformation_matrices():
+    # √(6 / (1152 · 10 · (16 + 8))) = 0.00466
+    values = draw("glorot_uniform", (1152, 10, 16, 8))
+    assert_uniform(values, (6 / (1152 * 10 * 24)) ** 0.5)
+    assert round(float(np.abs(values).max()), 5) == 0.00466
+
+
+def test_fan_in_uniform_of_a_kernel():
+    assert_uniform(draw("fan_in_uniform", (9, 9, 4, 16)), (9 * 9 * 4) ** -0.5)
+
+
+def test_fan_in_uniform_of_a_bias_is_told_its_fan_in():
+    assert_uniform(draw("fan_in_uniform", (10_000,), fan_in=16), 0.25)
+
+
+def test_spaces_do_not_matter():
+    np.testing.assert_array_equal(draw(" normal ( 0.1 ) ", (5,)), draw("normal(0.1)", (5,)))
+
+
+def test_the_type_is_kept():
+    for spec in ("zeros", "constant(1)", "normal(1)", "glorot_uniform", "fan_in_uniform"):
+        values = make_initializer(spec)(jax.random.key(0), (4, 4), jnp.bfloat16)
+        assert values.dtype == jnp.bfloat16, spec
+    values = make_initializer("fan_in_uniform", fan_in=4)(jax.random.key(0), (4,), jnp.bfloat16)
+    assert values.dtype == jnp.bfloat16
+
+
+def test_unknown_name_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'glorot_uniform'"):
+        make_initializer("glorot_unifrom")
+
+
+@pytest.mark.parametrize(
+    ("spec", "like"),
+    [
+        ("normal", r"normal\(0.1\)"),
+        ("constant", r"constant\(0.1\)"),
+        ("truncated_normal", r"truncated_normal\(0.1\)"),
+        ("zeros(0.1)", "'zeros'"),
+        ("glorot_uniform(0.1)", "'glorot_uniform'"),
+        ("glorot_uniform()", "'glorot_uniform'"),
+        ("fan_in_uniform(3)", "'fan_in_uniform'"),
+    ],
+)
+def test_a_number_that_is_missing_or_too_many(spec, like):
+    with pytest.raises(ValueError, match=f"like {like}|like '{like}'"):
+        make_initializer(spec)
+
+
+@pytest.mark.parametrize("spec", ["normal(x)", "normal()", "normal(0.1, 0.2)"])
+def test_a_number_that_is_none(spec):
+    with pytest.raises(ValueError, match="is not a number"):
+        make_initializer(spec)
+
+
+@pytest.mark.parametrize("spec", ["", "normal(0.1", "normal 0.1", "normal(0.1)(0.2)"])
+def test_a_specification_that_cannot_be_read(spec):
+    with pytest.raises(ValueError, match="is written like"):
+        make_initializer(spec)

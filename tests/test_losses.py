@@ -1,0 +1,126 @@
+"""Losses: hand-worked numbers for every reduction."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsjax.losses import REDUCTIONS, margin_loss, reconstruction_loss
+
+LENGTHS = jnp.array([[0.4, 0.3, 0.05], [0.95, 0.2, 0.1]])
+LABELS = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+# (0.9 - 0.4)² + 0.5 (0.3 - 0.1)² and 0.5 (0.95 - 0.1)² + (0.9 - 0.2)²
+MARGINS = (0.27, 0.85125)
+
+IMAGES = jnp.array([[0.0, 1.0, 0.5, 0.0], [0.25, 0.5, 0.0, 1.0]]).reshape(2, 2, 2, 1)
+RECONSTRUCTION = jnp.array([[1.0, 1.0, 0.0, 0.0], [0.25, 0.0, 0.0, 1.0]]).reshape(2, 2, 2, 1)
+SSE = (1.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [("sum", sum(MARGINS) / 2), ("mean", sum(MARGINS) / 6), ("batch_sum", sum(MARGINS))],
+)
+def test_margin_loss_by_hand(reduction, expected):
+    loss = margin_loss(LENGTHS, LABELS, reduction=reduction)
+    chex.assert_shape(loss, ())
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_margin_loss_sums_over_classes_by_default():
+    np.testing.assert_allclose(margin_loss(LENGTHS, LABELS), sum(MARGINS) / 2, rtol=1e-6)
+
+
+def test_margin_loss_settings():
+    # (0.8 - 0.4)² + 0.25 (0.3 - 0.2)²
+    loss = margin_loss(LENGTHS[:1], LABELS[:1], m_plus=0.8, m_minus=0.2, down_weight=0.25)
+    np.testing.assert_allclose(loss, 0.1625, rtol=1e-6)
+
+
+def test_margins_may_be_traced():
+    loss = jax.jit(lambda m_plus: margin_loss(LENGTHS, LABELS, m_plus=m_plus))(jnp.array(0.9))
+    np.testing.assert_allclose(loss, sum(MARGINS) / 2, rtol=1e-6)
+
+
+def test_margin_loss_of_two_classes_at_once():
+    # 0.4² for the class that is too short; the other is long enough, the third short enough.
+    loss = margin_loss(jnp.array([[0.5, 0.95, 0.1]]), jnp.array([[1.0, 1.0, 0.0]]))
+    np.testing.assert_allclose(loss, 0.16, rtol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_perfect_prediction_costs_nothing(reduction):
+    # A softmax over the lengths would leave (0.71, 0.29) of these, and a loss.
+    lengths = jnp.array([[0.95, 0.05], [0.1, 0.9]])
+    assert margin_loss(lengths, jnp.eye(2), reduction=reduction) == 0.0
+    assert reconstruction_loss(IMAGES, IMAGES, reduction) == 0.0
+
+
+def test_margin_loss_depends_on_the_lengths_and_not_on_their_differences():
+    # A softmax would not see that all lengths grew by the same amount.
+    shifted = margin_loss(LENGTHS + 0.1, LABELS)
+    # (0.4² + 0.5 (0.3² + 0.05²) and 0.6² + 0.5 (0.95² + 0.1²)) / 2
+    np.testing.assert_allclose(shifted, (0.20625 + 0.81625) / 2, rtol=1e-6)
+
+
+def test_margin_loss_gradient_by_hand():
+    gradient = jax.grad(margin_loss)(LENGTHS[:1], LABELS[:1])
+    # -2 (0.9 - 0.4), 2 · 0.5 (0.3 - 0.1), and nothing below the margin
+    np.testing.assert_allclose(gradient, [[-1.0, 0.2, 0.0]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("length", [0.0, 0.1, 0.9, 1.0])
+def test_margin_loss_gradient_is_finite_at_the_ends_and_the_margins(length, reduction):
+    lengths = jnp.full((2, 3), length)
+    gradient = jax.grad(margin_loss)(lengths, LABELS, reduction=reduction)
+    chex.assert_tree_all_finite(gradient)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [("sum", sum(SSE) / 2), ("mean", sum(SSE) / 8), ("batch_sum", sum(SSE))],
+)
+def test_reconstruction_loss_by_hand(reduction, expected):
+    loss = reconstruction_loss(RECONSTRUCTION, IMAGES, reduction)
+    chex.assert_shape(loss, ())
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_reconstruction_loss_sums_over_pixels_by_default():
+    np.testing.assert_allclose(reconstruction_loss(RECONSTRUCTION, IMAGES), 0.75, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4, 1), (1, 5, 7, 3)])
+def test_reductions_differ_by_the_numbers_of_pixels_and_images(shape):
+    rng = np.random.default_rng(0)
+    pair = [jnp.asarray(rng.uniform(size=shape), jnp.float32) for _ in range(2)]
+    loss = {name: float(reconstruction_loss(*pair, name)) for name in REDUCTIONS}
+    np.testing.assert_allclose(loss["sum"], loss["mean"] * np.prod(shape[1:]), rtol=1e-5)
+    np.testing.assert_allclose(loss["batch_sum"], loss["sum"] * shape[0], rtol=1e-5)
+
+
+def test_only_the_mean_is_the_same_at_another_image_size():
+    larger = [x.repeat(2, axis=1).repeat(2, axis=2) for x in (RECONSTRUCTION, IMAGES)]
+    np.testing.assert_allclose(reconstruction_loss(*larger, "mean"), sum(SSE) / 8, rtol=1e-6)
+    np.testing.assert_allclose(reconstruction_loss(*larger, "sum"), 4 * sum(SSE) / 2, rtol=1e-6)
+
+
+def test_reconstruction_loss_gradient_by_hand():
+    gradient = jax.grad(reconstruction_loss)(RECONSTRUCTION, IMAGES, "sum")
+    np.testing.assert_allclose(gradient, RECONSTRUCTION - IMAGES, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2, 3), (1, 2, 2, 1), (2, 4, 1, 1)])
+def test_a_reconstruction_of_another_shape_is_refused(shape):
+    # The first two would broadcast, and give a number.
+    with pytest.raises((ValueError, TypeError)):
+        reconstruction_loss(jnp.zeros(shape), IMAGES)
+
+
+def test_unknown_reduction_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'sum'"):
+        margin_loss(LENGTHS, LABELS, reduction="summ")
+    with pytest.raises(ValueError, match="did you mean 'mean'"):
+        reconstruction_loss(IMAGES, IMAGES, "means")

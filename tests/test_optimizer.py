@@ -1,0 +1,121 @@
+"""Learning rates over the steps against numbers worked out by hand, and Adam's settings."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsjax.training import make_optimizer, make_schedule
+
+SETTINGS = {
+    "learning_rate": 0.1,
+    "decay_rate": 0.5,
+    "decay_every": 4,
+    "decay_unit": "step",
+    "staircase": False,
+    "floor": 0.0,
+    "stage_factors": (1.0, 0.1, 0.01),
+    "stage_ends": (2, 3),
+}
+
+
+def rates(name, steps, steps_per_epoch=10, **changes):
+    schedule = make_schedule(name, steps_per_epoch, **SETTINGS | changes)
+    return [float(schedule(step)) for step in steps]
+
+
+def test_constant():
+    np.testing.assert_allclose(rates("constant", [0, 1, 10**6]), 0.1)
+
+
+def test_exponential_is_smooth_between_decays():
+    # 0.1 · 0.5^(step/4)
+    expected = [0.1, 0.0840896, 0.0707107, 0.05, 0.025, 0.1 * 2.0**-10]
+    np.testing.assert_allclose(rates("exponential", [0, 1, 2, 4, 8, 40]), expected, rtol=1e-5)
+
+
+def test_exponential_in_a_staircase():
+    expected = [0.1, 0.1, 0.05, 0.05, 0.025]
+    got = rates("exponential", [0, 3, 4, 7, 8], staircase=True)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_exponential_by_epochs():
+    # Each two epochs of ten steps.
+    got = rates("exponential", [0, 10, 20, 40], decay_unit="epoch", decay_every=2)
+    np.testing.assert_allclose(got, [0.1, 0.0707107, 0.05, 0.025], rtol=1e-5)
+
+
+def test_exponential_by_epochs_in_a_staircase():
+    got = rates(
+        "exponential",
+        [0, 9, 10, 19, 20],
+        decay_unit="epoch",
+        decay_every=1,
+        decay_rate=0.9,
+        staircase=True,
+    )
+    np.testing.assert_allclose(got, [0.1, 0.1, 0.09, 0.09, 0.081], rtol=1e-6)
+
+
+@pytest.mark.parametrize("staircase", [False, True])
+def test_exponential_stops_at_the_floor(staircase):
+    # 0.1 · 0.5^n: 0.0125 at step 12, 0.00625 at step 16.
+    got = rates("exponential", [12, 16, 10**4], floor=0.01, staircase=staircase)
+    np.testing.assert_allclose(got, [0.0125, 0.01, 0.01], rtol=1e-5)
+
+
+def test_exponential_without_a_floor_goes_on_falling():
+    assert 0 < rates("exponential", [400])[0] < 1e-30
+
+
+def test_stages_end_with_their_epochs():
+    # Stages end at steps 20 and 30.
+    got = rates("staged", [0, 19, 20, 29, 30, 1000])
+    np.testing.assert_allclose(got, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
+
+
+def test_one_stage_is_a_constant():
+    got = rates("staged", [0, 1000], stage_factors=(0.5,), stage_ends=())
+    np.testing.assert_allclose(got, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("exponental", {}, "did you mean 'exponential'"),
+        ("exponential", {"decay_unit": "epochs"}, "did you mean 'epoch'"),
+        ("staged", {"stage_ends": (2,)}, "3 stages need 2 rising stage_ends"),
+        ("staged", {"stage_ends": (3, 2)}, r"rising stage_ends, not \(3, 2\)"),
+        ("staged", {"stage_ends": (2, 2)}, "rising"),
+    ],
+)
+def test_settings_that_do_not_work(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_schedule(name, 10, **SETTINGS | changes)
+
+
+def first_updates(schedule, gradients, **settings):
+    optimizer = make_optimizer(schedule, **{"b1": 0.9, "b2": 0.999, "eps": 1e-8} | settings)
+    state, updates = optimizer.init(jnp.zeros(())), []
+    for gradient in gradients:
+        update, state = optimizer.update(jnp.array(gradient), state)
+        updates.append(float(update))
+    return updates
+
+
+def test_adam_moves_by_the_learning_rate_of_the_step():
+    # A constant gradient of any size moves by the learning rate, which halves each step here.
+    schedule = make_schedule("exponential", 10, **SETTINGS | {"decay_every": 1})
+    got = first_updates(schedule, [3.0, 3.0, 3.0])
+    np.testing.assert_allclose(got, [-0.1, -0.05, -0.025], rtol=1e-4)
+
+
+def test_adam_against_its_equations():
+    gradients, b1, b2, eps, rate = [1.0, -2.0, 0.5], 0.8, 0.95, 0.1, 0.1
+    m, v, expected = 0.0, 0.0, []
+    for step, g in enumerate(gradients, start=1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        expected.append(-rate * (m / (1 - b1**step)) / (np.sqrt(v / (1 - b2**step)) + eps))
+    schedule = make_schedule("constant", 10, **SETTINGS)
+    got = first_updates(schedule, gradients, b1=b1, b2=b2, eps=eps)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
