@@ -242,7 +242,7 @@ def test_npz_bool_is_black_and_white(npz):
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, "empty"),
         ({"labels": LABELS.astype(np.float64)}, "labels are integers from 0, not float64"),
         ({"labels": LABELS.astype(str)}, "labels are integers from 0"),
-        ({"labels": LABELS - 1}, "labels run from 0 to 1, not from -1 to 1"),
+        ({"labels": LABELS - 1}, r"labels run from .*-1 to 1"),
         ({"labels": LABELS[:-1]}, r"of shape \(12,\), not int32 of shape \(11,\)"),
         ({"test_images": IMAGES[:, :3], "test_labels": LABELS}, r"test_images are \(3, 5, 3\)"),
         ({"test_images": IMAGES + 1.0, "test_labels": LABELS}, "test_images of .*float64"),
@@ -359,7 +359,7 @@ def test_npz_without_any_float_image_is_empty(npz):
 @pytest.mark.xfail(strict=True, reason="2**32 + 1 becomes class 1 in the cast to int32")
 def test_npz_labels_that_int32_cannot_hold_are_refused(npz):
     with pytest.raises(DataError, match="labels"):
-        load_part("npz", "train", file=npz(images=IMAGES, labels=LABELS + 2**32))
+        load_part("npz", "train", file=npz(images=IMAGES, labels=LABELS.astype(np.int64) + 2**32))
 
 
 @pytest.mark.xfail(strict=True, reason="the message speaks of data.validation_size")

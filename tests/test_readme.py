@@ -7,11 +7,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from ml_collections import ConfigDict
 
 import capsjax.routing
-from capsjax.models import make_model
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import safe_norm, squash
+from capsjax.training.build import build
 from tests.tiny import tiny_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,10 +41,10 @@ def test_a_routing_algorithm_in_ten_lines(monkeypatch):
     assert len([line for line in block.splitlines() if line.strip()]) <= 10
     exec(block, names)
     monkeypatch.setitem(capsjax.routing.ROUTING, "weighted", names["WeightedRouting"])
-    settings = tiny_config().model.to_dict()
-    settings["routing"] = {"name": "weighted", "temperature": 2.0}
-    settings["squash"] = {}
-    model = make_model(image_shape=(8, 8, 1), num_classes=10, **settings)
+    config = tiny_config()
+    with config.unlocked():
+        config.model.routing = ConfigDict({"name": "weighted", "temperature": 2.0})
+    model = build(config, (8, 8, 1), 10, 128).model
     images = jnp.ones((2, 8, 8, 1))
     params = model.init(jax.random.key(0), images)["params"]
     assert params["class_layer"]["b"].shape == (32, 10)

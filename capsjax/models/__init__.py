@@ -5,7 +5,7 @@ from typing import Any
 
 from capsjax.models.capsnet import CapsNet, CapsNetOutput
 from capsjax.registry import look_up
-from capsjax.routing import make_routing
+from capsjax.routing import make_routing, settings_of
 
 __all__ = ["MODELS", "CapsNet", "CapsNetOutput", "make_model"]
 
@@ -24,15 +24,17 @@ def make_capsnet(
 ) -> CapsNet:
     """A `CapsNet` from the sub-dicts of a config.
 
-    One setting of squash serves all capsules of the network.
+    One setting of squash serves all capsules of the network, as far as the routing algorithm has
+    such settings.
     """
+    routing_squash = {key: squash[key] for key in settings_of(routing["name"]) if key in squash}
     return CapsNet(
         image_shape=tuple(image_shape),
         num_classes=num_classes,
-        routing=make_routing(**routing, **squash),
+        routing=make_routing(**routing, **routing_squash),
         conv=dict(conv),
         primary_caps={**primary_caps, **squash},
-        class_caps=dict(class_caps),
+        class_caps={**class_caps, "eps": squash["eps"]},
         decoder=dict(decoder) if use_decoder else None,
     )
 

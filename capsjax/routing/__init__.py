@@ -23,6 +23,7 @@ __all__ = [
     "UniformRouting",
     "dynamic_routing",
     "make_routing",
+    "settings_of",
     "uniform_routing",
 ]
 
@@ -55,11 +56,19 @@ def make_routing(name: str, **settings) -> Routing:
     >>> make_routing("dynamic", num_iterations=2).num_iterations
     2
     """
-    algorithm = look_up(ROUTING, name, "routing algorithm")
-    known = inspect.signature(algorithm).parameters
+    known = settings_of(name)
     for setting in settings:
         if setting not in known:
             raise ValueError(
                 f"{name!r} routing has no setting {setting!r}; {suggest(setting, known)}"
             )
-    return algorithm(**settings)
+    return ROUTING[name](**settings)
+
+
+def settings_of(name: str) -> list[str]:
+    """The settings that the routing algorithm of that name has.
+
+    >>> "num_iterations" in settings_of("dynamic")
+    True
+    """
+    return list(inspect.signature(look_up(ROUTING, name, "routing algorithm")).parameters)

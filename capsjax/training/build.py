@@ -43,7 +43,9 @@ def build(
     in_epoch = steps_per_epoch(num_examples, config.train.batch_size)
     schedule = make_schedule(steps_per_epoch=in_epoch, **config.schedule)
     return Built(
-        model=make_model(image_shape=image_shape, num_classes=num_classes, **config.model.to_dict()),
+        model=make_model(
+            image_shape=image_shape, num_classes=num_classes, **config.model.to_dict()
+        ),
         optimizer=make_optimizer(schedule, **config.optimizer),
         objective=Objective(
             config.margin_loss.to_dict(),
