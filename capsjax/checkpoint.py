@@ -1,6 +1,8 @@
 """Checkpoints, through Orbax: put in place in one step, the last few and the best kept."""
 
+import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,7 +68,20 @@ class Checkpoints:
                 ]
             ),
         )
+        self._check_metrics()
         self._manager = self._open()
+
+    def _check_metrics(self) -> None:
+        """Orbax reads all metrics as it opens the directory, and raises at a damaged one."""
+        for path in self._directory.glob("[0-9]*/metrics/metrics"):
+            try:
+                json.loads(path.read_bytes())
+            except ValueError as error:
+                if self._options.read_only:
+                    raise CheckpointError(self._damage(int(path.parts[-3]), error)) from error
+                step = int(path.parts[-3])
+                problem = CheckpointError(self._damage(step, error))
+                self._move({step: problem}, "going on without it")
 
     def _open(self) -> ocp.CheckpointManager:
         handlers = {"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()}
@@ -105,8 +120,12 @@ class Checkpoints:
         Raises:
           CheckpointError: if the disk does not take it; the earlier checkpoints are unharmed.
         """
+        if self._options.read_only:
+            raise CheckpointError(f"{self._directory} was opened for reading only")
         if step in self._manager.all_steps():
             return
+        if validation_loss is not None and not math.isfinite(validation_loss):
+            validation_loss = None  # NaN compares as neither larger nor smaller: "best" for ever
         try:
             self._manager.save(
                 step,
@@ -128,8 +147,8 @@ class Checkpoints:
         """Read a checkpoint.
 
         Args:
-          like: a state of the same shapes and types, whose values do not matter
-            (`jax.eval_shape` gives one).
+          like: a state of the same shapes, whose values do not matter (`jax.eval_shape` gives
+            one); the result has its types.
           which: "last", "best", or a step.
 
         Raises:
@@ -161,7 +180,7 @@ class Checkpoints:
             except CheckpointError as error:
                 damaged[step] = error
                 continue
-            if damaged:
+            if damaged and not self._options.read_only:
                 self._set_aside(damaged, f"going on from step {step}")
             return restored
         if damaged:
@@ -208,6 +227,10 @@ class Checkpoints:
         )
 
     def _set_aside(self, damaged: Mapping[int, CheckpointError], outcome: str) -> None:
+        self._move(damaged, outcome)
+        self._manager = self._open()
+
+    def _move(self, damaged: Mapping[int, CheckpointError], outcome: str) -> None:
         aside = self._directory.with_name(self._directory.name + "_damaged")
         aside.mkdir(exist_ok=True)
         for step, error in damaged.items():
@@ -216,7 +239,6 @@ class Checkpoints:
                 target = target.with_name(target.name + "_")
             os.replace(self._directory / str(step), target)
             logging.getLogger("absl").warning("%s; moved to %s; %s", error, target, outcome)
-        self._manager = self._open()
 
 
 def _validation_loss(metrics: Mapping[str, float]) -> float:

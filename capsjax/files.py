@@ -12,15 +12,16 @@ def write_text(path: Path, text: str) -> None:
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, prefix=path.name, suffix=".tmp", delete=False, encoding="utf-8"
     ) as file:
+        temporary = file.name
         try:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # temporary files are private; these are for everybody
+            os.replace(temporary, path)
         except BaseException:
-            os.unlink(file.name)
+            os.unlink(temporary)
             raise
-    os.chmod(file.name, 0o644)  # temporary files are private; these are for everybody
-    os.replace(file.name, path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -60,7 +60,10 @@ def open_workdir(path: Path, config: ConfigDict, command: Mapping[str, Any]) -> 
     """
     if path.exists() and not path.is_dir():
         raise WorkdirError(f"--workdir={path} is a file")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"--workdir={path} cannot be made: {error}") from None
     if (path / "config.json").exists():
         _check_same(path, flatten(read_config(path).to_dict()), flatten(config.to_dict()))
     elif any(path.iterdir()):
@@ -70,7 +73,10 @@ def open_workdir(path: Path, config: ConfigDict, command: Mapping[str, Any]) -> 
     else:
         write_json(path / "config.json", config.to_dict())
     env = path / "env.json"
-    starts = read_json(env) if env.exists() else []
+    try:
+        starts = read_json(env) if env.exists() else []
+    except ValueError:
+        starts = []  # it only says what was; no reason not to go on
     write_json(env, [*starts, {**describe_environment(), **command}])
 
 
@@ -88,6 +94,8 @@ def read_config(path: Path) -> ConfigDict:
         ) from None
     except ValueError as error:
         raise WorkdirError(f"{path / 'config.json'} is damaged: {error}") from None
+    if not isinstance(fields, dict):
+        raise WorkdirError(f"{path / 'config.json'} is damaged: it is no object")
     return ConfigDict(_tuples(fields)).lock()
 
 

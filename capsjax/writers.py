@@ -56,9 +56,11 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except json.JSONDecodeError:
                 continue  # cut off by a kill; the run writes it again
+            if isinstance(record, dict):
+                records.append(record)
     return records
 
 

@@ -412,7 +412,6 @@ def test_set_that_does_not_fit_is_refused(unusual, name, part, message):
         load_part(name, part)
 
 
-@pytest.mark.xfail(strict=True, reason="the features are looked at after the preparation")
 def test_set_that_does_not_fit_is_refused_before_the_download(tmp_path, network, monkeypatch):
     import tensorflow_datasets as tfds
 
@@ -421,13 +420,11 @@ def test_set_that_does_not_fit_is_refused_before_the_download(tmp_path, network,
         load_part("imdb_reviews", "train", dir=str(tmp_path))
 
 
-@pytest.mark.xfail(strict=True, reason="url_infos is None for a set without a list of checksums")
 def test_set_without_a_list_of_downloads(no_network, tmp_path):
     cls = make_builder("no_test", *unusual_sets()["no_test"])
     assert capsjax.data.tfds._network_answers(cls(data_dir=tmp_path))
 
 
-@pytest.mark.xfail(strict=True, reason="ValueError of TFDS: file format is already set")
 def test_set_that_plain_tfds_has_prepared(tmp_path, monkeypatch, network):
     """TFDS writes tfrecord files by itself: many users have such a directory."""
     cls = builder_class("mnist")
@@ -440,7 +437,6 @@ def test_set_that_plain_tfds_has_prepared(tmp_path, monkeypatch, network):
     check_message(error, "mnist", tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="RuntimeError of array_record or an error of Pillow")
 @pytest.mark.parametrize("damage", ["empty", "missing", "half", "changed"])
 def test_damaged_files_of_a_set(prepared, tmp_path, damage):
     shutil.copytree(prepared / "mnist", tmp_path / "mnist")
@@ -454,14 +450,12 @@ def test_damaged_files_of_a_set(prepared, tmp_path, damage):
         load_part("mnist", "train", dir=str(tmp_path))
 
 
-@pytest.mark.xfail(strict=True, reason="only DatasetNotFoundError is caught")
 @pytest.mark.parametrize("name", ["", "my set", "emnist/nothing", "mnist:9.9.9"])
 def test_name_that_tfds_cannot_take(name, no_network):
     with pytest.raises(DataError):
         load_part(name, "train")
 
 
-@pytest.mark.xfail(strict=True, reason="the directory is not part of the key of the cache")
 def test_directories_do_not_share_a_cached_set(tmp_path, monkeypatch, network):
     """Two preparations of equal sizes, of different examples."""
     for value in (1, 2):

@@ -149,7 +149,6 @@ def test_file_is_no_workdir(tmp_path):
     assert path.read_text() == "mine"
 
 
-@pytest.mark.xfail(strict=True, reason="mkdir raises NotADirectoryError")
 def test_workdir_below_a_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WorkdirError):
@@ -170,14 +169,12 @@ def test_damaged_config_is_said_to_be(tmp_path, text):
         open_workdir(tmp_path, small_config(), COMMAND)
 
 
-@pytest.mark.xfail(strict=True, reason="a list goes into ConfigDict, which raises TypeError")
 def test_config_that_is_json_but_no_config(tmp_path):
     (tmp_path / "config.json").write_text("[1, 2]")
     with pytest.raises(WorkdirError, match="damaged"):
         read_config(tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="JSONDecodeError of env.json stops the run")
 def test_damaged_env_does_not_keep_a_run_from_going_on(tmp_path):
     open_workdir(tmp_path, small_config(), COMMAND)
     (tmp_path / "env.json").write_text("[{")
@@ -258,19 +255,7 @@ def no_space(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        "fsync",
-        pytest.param(
-            "replace",
-            marks=pytest.mark.xfail(strict=True, reason="replace is outside of the try"),
-        ),
-        pytest.param(
-            "chmod", marks=pytest.mark.xfail(strict=True, reason="chmod is outside of the try")
-        ),
-    ],
-)
+@pytest.mark.parametrize("function", ["fsync", "replace", "chmod"])
 def test_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, function):
     path = tmp_path / "a.json"
     write_json(path, "old")

@@ -77,7 +77,6 @@ def test_half_a_last_line_is_dropped(tmp_path, half):
     assert text.endswith("}\n")
 
 
-@pytest.mark.xfail(strict=True, reason="a number is whole JSON, and has no step")
 def test_line_that_is_json_but_no_object_is_dropped(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 10}\n3')
     write(tmp_path, [20], resume_step=10)

@@ -1,8 +1,8 @@
 """Decoded data sets, kept on disk so that they are decoded once."""
 
+import contextlib
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,12 +31,10 @@ def cached(key: str, decode: Callable[[], Arrays]) -> Arrays:
     """
     path = cache_dir() / f"{key}.npz"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return Arrays(file["images"], file["labels"], int(file["num_classes"]))
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        path.unlink(missing_ok=True)
+    except Exception:
+        pass  # missing, not ours to read, or damaged in one of zipfile's and numpy's many ways
     arrays = decode()
     temporary = None
     try:
@@ -48,6 +46,9 @@ def cached(key: str, decode: Callable[[], Arrays]) -> Arrays:
             )
         os.replace(temporary, path)
     except OSError:
+        pass
+    finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
     return arrays

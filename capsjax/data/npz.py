@@ -1,6 +1,5 @@
 """A user's own images, from a .npz file."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +27,14 @@ def load_npz(path: str, part: str) -> Arrays:
     if not path:
         raise DataError("data.name=npz needs the file: --config.data.file=PATH.npz")
     try:
-        with np.load(Path(path).expanduser(), allow_pickle=False) as file:
+        with (
+            Path(path).expanduser().open("rb") as opened,
+            np.lib.npyio.NpzFile(opened, allow_pickle=False) as file,
+        ):
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DataError(f"no file {path!r} (--config.data.file)") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever zipfile, zlib and numpy make of a damaged file
         raise DataError(f"{path!r} is not a readable .npz file: {error}") from error
     missing = {"images", "labels"} - arrays.keys()
     if missing:
@@ -40,15 +42,19 @@ def load_npz(path: str, part: str) -> Arrays:
             f"{path!r} lacks {' and '.join(sorted(missing))}; "
             f"it holds {', '.join(arrays) or 'nothing'}"
         )
+    if ("test_images" in arrays) != ("test_labels" in arrays):
+        raise DataError(f"{path!r} has one of test_images and test_labels; it needs both or none")
     labels = [_labels(arrays[name], name) for name in ("labels", "test_labels") if name in arrays]
     num_classes = 1 + max(int(each.max(initial=0)) for each in labels)
     train = Arrays(_images(arrays["images"], "images"), labels[0], num_classes)
-    if "test_images" in arrays and "test_labels" in arrays:
+    if "test_images" in arrays:
         test = Arrays(_images(arrays["test_images"], "test_images"), labels[1], num_classes)
         if test.image_shape != train.image_shape:
             raise DataError(
                 f"test_images are {test.image_shape} and images {train.image_shape}, (h, w, c)"
             )
+    elif len(train) < 2:
+        raise DataError(f"{path!r} has one example, and no test part: none is left to test on")
     else:
         train, test = split_validation(train, max(1, len(train) // TEST_SHARE), SPLIT_SEED)
     return {"train": train, "test": test}[part]
@@ -60,7 +66,7 @@ def _images(images: np.ndarray, name: str) -> np.ndarray:
     if images.dtype == np.uint8:
         return images
     if images.dtype == np.bool_ or np.issubdtype(images.dtype, np.floating):
-        if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
+        if not ((images >= 0) & (images <= 1)).all():  # false for NaN, true for no image at all
             raise DataError(f"{name} of {images.dtype} lie between 0 and 1; use uint8 for 0..255")
         return np.round(images * 255.0).astype(np.uint8)
     raise DataError(f"{name} are uint8 (0..255) or floating point (0..1), not {images.dtype}")
@@ -69,4 +75,6 @@ def _images(images: np.ndarray, name: str) -> np.ndarray:
 def _labels(labels: np.ndarray, name: str) -> np.ndarray:
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{name} are integers from 0, not {labels.dtype}")
+    if labels.size and not 0 <= labels.min() <= labels.max() < 2**31 - 1:
+        raise DataError(f"{name} run from {labels.min()} to {labels.max()}; they start at 0")
     return labels.astype(np.int32)

@@ -4,6 +4,7 @@ Reading goes through `as_data_source` (array_record files), which needs no Tenso
 TensorFlow is imported only when TFDS has to prepare a set for the first time.
 """
 
+import hashlib
 import logging
 import os
 import socket
@@ -33,15 +34,27 @@ def load_tfds(name: str, data_dir: str, part: str) -> Arrays:
     """
     directory = find_data_dir(data_dir)
     builder = _make_builder(name, directory)
+    image_key, label_key = _check_features(builder, name)
     if not builder.is_prepared():
         _prepare(builder, name, directory)
-    image_key, label_key = _check_features(builder, name, part)
     info = builder.info
-    # The files' own size and path tell one preparation of a set from another.
+    if part not in info.splits:
+        raise DataError(f"the data set {name!r} has no part {part!r}, only {sorted(info.splits)}")
+    # Size and place of the files tell one preparation of a set from another.
     parts = "-".join(f"{key}{split.num_examples}" for key, split in sorted(info.splits.items()))
-    origin = f"{info.splits[part].num_bytes:x}"
+    place = hashlib.sha256(str(builder.data_path).encode()).hexdigest()[:12]
+    origin = f"{info.splits[part].num_bytes:x}-{place}"
     key = f"{info.full_name.replace('/', '-')}-{parts}-{origin}-{part}"
-    return cached(key, lambda: _decode(builder, part, image_key, label_key))
+    try:
+        return cached(key, lambda: _decode(builder, part, image_key, label_key))
+    except DataError:
+        raise
+    except Exception as error:  # array_record raises RuntimeError, Pillow errors of its own
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"the files of {name!r} in {builder.data_path} are damaged "
+            f"({type(error).__name__}: {reason}). Delete that directory to prepare the set anew"
+        ) from error
 
 
 def find_data_dir(data_dir: str) -> str:
@@ -73,20 +86,28 @@ def _make_builder(name: str, directory: str):
             f"unknown data set {name!r}; {suggest(name, [*ours, *_IMAGE_SETS])}, or any other "
             "image-classification set of TFDS"
         ) from None
+    except Exception as error:  # a wrong config or version, damaged metadata, another file format
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"TFDS cannot open the data set {name!r} in {directory} ({reason}). "
+            "If it was prepared there in another file format (tfrecord), prepare it once more "
+            f"in another directory. {_REMEDY}"
+        ) from error
 
+
+_REMEDY = (
+    "Point --config.data.dir or TFDS_DATA_DIR at a directory that holds it, or use "
+    "--config=configs/digits.py, which needs no download."
+)
 
 _IMAGE_SETS = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")
 
 
 def _prepare(builder, name: str, directory: str) -> None:
     """Download and prepare a set, which needs TensorFlow and a network."""
-    remedy = (
-        "Point --config.data.dir or TFDS_DATA_DIR at a directory that holds it, or use "
-        "--config=configs/digits.py, which needs no download."
-    )
     looked = f"The data set {name!r} is not in {directory}"
     if not _network_answers(builder):
-        raise DataError(f"{looked}, and no host of its download can be reached. {remedy}")
+        raise DataError(f"{looked}, and no host of its download can be reached. {_REMEDY}")
     print(f"{looked}: TFDS downloads and prepares it now, this once.", flush=True)
     try:
         # TensorFlow would take all memory of the GPU that JAX is to use.
@@ -97,13 +118,13 @@ def _prepare(builder, name: str, directory: str) -> None:
     except ImportError as error:
         raise DataError(
             f"{looked}, and TFDS needs TensorFlow to prepare it ({error}): "
-            f"pip install tensorflow. {remedy}"
+            f"pip install tensorflow. {_REMEDY}"
         ) from error
     except Exception as error:  # TFDS raises whatever the download or the disk raised
         reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"{looked}, and TFDS could not download and prepare it "
-            f"({type(error).__name__}: {reason}). {remedy}"
+            f"({type(error).__name__}: {reason}). {_REMEDY}"
         ) from error
 
 
@@ -112,7 +133,7 @@ def _network_answers(builder) -> bool:
 
     TFDS itself retries for more than three minutes before it gives up.
     """
-    hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos} - {None}
+    hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos or ()} - {None}
     if not hosts or urllib.request.getproxies():
         return True  # nothing to ask, or somebody else resolves names: let TFDS try
     for host in hosts:
@@ -124,7 +145,7 @@ def _network_answers(builder) -> bool:
     return False
 
 
-def _check_features(builder, name: str, part: str) -> tuple[str, str]:
+def _check_features(builder, name: str) -> tuple[str, str]:
     tfds = _import_tfds()
     info = builder.info
     keys = info.supervised_keys
@@ -139,8 +160,8 @@ def _check_features(builder, name: str, part: str) -> tuple[str, str]:
             f"the images of {name!r} differ in size ({features[0].shape}); resize them and use "
             "data.name=npz"
         )
-    if part not in info.splits:
-        raise DataError(f"the data set {name!r} has no part {part!r}, only {sorted(info.splits)}")
+    if features[0].np_dtype != np.uint8:
+        raise DataError(f"the images of {name!r} are {features[0].np_dtype}, not uint8")
     return keys
 
 
