@@ -68,8 +68,9 @@ def _paper() -> ConfigDict:
     conv.features = 256
     conv.kernel_size = 9
     conv.stride = 1
-    # Initial values, see `capsjax.initializers`. Not stated in the paper.
-    conv.kernel_init = "glorot_uniform"
+    # Initial values, see `capsjax.initializers`. Not stated in the paper. Glorot, which divides by
+    # the 20,736 weights out of a pixel too, starts the 81 weights into a channel too small.
+    conv.kernel_init = "fan_in_uniform"
     conv.bias_init = "zeros"
 
     primary_caps = model.primary_caps = ConfigDict()
@@ -84,7 +85,7 @@ def _paper() -> ConfigDict:
     primary_caps.divide_by_types = False
     # ReLU before the squash.
     primary_caps.relu = False
-    primary_caps.kernel_init = "glorot_uniform"
+    primary_caps.kernel_init = "fan_in_uniform"
     primary_caps.bias_init = "zeros"
 
     class_caps = model.class_caps = ConfigDict()
@@ -209,6 +210,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # reconstruction loss 784 times weaker than the paper's.
     "keras": {
         "augment.max_shift": 0,
+        "model.conv.kernel_init": "glorot_uniform",
+        "model.primary_caps.kernel_init": "glorot_uniform",
         "model.class_caps.kernel_init": "glorot_uniform",
         "model.routing.num_iterations": 2,
         "model.routing.gradient": "full",
@@ -220,6 +223,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # A TensorFlow notebook.
     "notebook": {
         "augment.max_shift": 0,
+        "model.conv.kernel_init": "glorot_uniform",
+        "model.primary_caps.kernel_init": "glorot_uniform",
         "model.primary_caps.relu": True,
         "model.class_caps.kernel_init": "normal(0.01)",
         "model.routing.num_iterations": 2,
