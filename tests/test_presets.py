@@ -264,7 +264,7 @@ PAPER_CELLS = {
     "model.conv.features": 256,
     "model.conv.kernel_size": 9,
     "model.conv.stride": 1,
-    "model.conv.kernel_init": "glorot_uniform",
+    "model.conv.kernel_init": "fan_in_uniform",
     "model.conv.bias_init": "zeros",
     "model.primary_caps.types": 32,
     "model.primary_caps.pose_size": 8,
@@ -273,7 +273,7 @@ PAPER_CELLS = {
     "model.primary_caps.grouping": "channels",
     "model.primary_caps.divide_by_types": False,
     "model.primary_caps.relu": False,
-    "model.primary_caps.kernel_init": "glorot_uniform",
+    "model.primary_caps.kernel_init": "fan_in_uniform",
     "model.primary_caps.bias_init": "zeros",
     "model.class_caps.pose_size": 16,
     "model.class_caps.kernel_init": "truncated_normal(0.1)",
@@ -322,6 +322,8 @@ CELLS = {
     },
     "keras": PAPER_CELLS
     | {
+        "model.conv.kernel_init": "glorot_uniform",
+        "model.primary_caps.kernel_init": "glorot_uniform",
         "model.class_caps.kernel_init": "glorot_uniform",
         "model.routing.num_iterations": 2,
         "model.routing.gradient": "full",
@@ -332,6 +334,8 @@ CELLS = {
     },
     "notebook": PAPER_CELLS
     | {
+        "model.conv.kernel_init": "glorot_uniform",
+        "model.primary_caps.kernel_init": "glorot_uniform",
         "model.primary_caps.relu": True,
         "model.class_caps.kernel_init": "normal(0.01)",
         "model.routing.num_iterations": 2,
@@ -412,7 +416,12 @@ GLOROT = {
 }
 FAN_IN = {"conv": 9, "primary": 64 * 9, "hidden_0": 160, "hidden_1": 128, "pixels": 256}
 INITIAL = {
-    "paper": GLOROT | {"W": ("truncated", 0.1)},
+    "paper": GLOROT
+    | {
+        "conv": (("uniform", FAN_IN["conv"] ** -0.5), ZERO),
+        "primary": (("uniform", FAN_IN["primary"] ** -0.5), ZERO),
+        "W": ("truncated", 0.1),
+    },
     "authors": {
         "conv": (("truncated", 0.05), TENTH),
         "W": ("truncated", 0.1),
