@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from capsjax.checkpoint import Checkpoints
 from capsjax.training import Objective, init_state
@@ -84,7 +85,8 @@ class Predictor:
           batch_size: images at once; bounds the memory.
         """
         parts = []
-        for first in range(0, len(images), batch_size):
+        firsts = range(0, len(images), batch_size)
+        for first in tqdm(firsts, "predicting", unit="batch", disable=None, leave=False, delay=1):
             batch = np.asarray(images[first : first + batch_size])
             # A last batch that is smaller is filled up: another shape would compile again.
             missing = min(batch_size, len(images)) - len(batch)

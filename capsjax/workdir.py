@@ -129,12 +129,23 @@ def describe_environment() -> dict[str, Any]:
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": _commit(),
         "platform": platform.platform(),
+        "processor": _processor(),
         "cpu_count": os.cpu_count(),
         "device": device.device_kind,
         "device_count": jax.device_count(),
         "backend": jax.default_backend(),
         "convolution": conv.chosen_form(),
     }
+
+
+def _processor() -> str:
+    """The processor's name, as exact as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _commit() -> str | None:

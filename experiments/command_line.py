@@ -45,6 +45,9 @@ def _help(argv: list[str]) -> None:
 def _guard(action: Callable, debug: bool, status: int):
     try:
         return action()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError, KeyError, AttributeError, TypeError, flags.Error) as error:
         if debug:
             raise

@@ -94,6 +94,7 @@ def train_and_evaluate(
 
     chosen = checkpoints.restore(like, config.selection)
     test = load_part(config.data.name, "test", dir=config.data.dir, file=config.data.file)
+    print(f"evaluating {len(test)} test images", flush=True)
     summary = {
         "name": config.name,
         "seed": config.seed,
@@ -158,12 +159,13 @@ def train(
     train_steps = _compile_train_steps(config, built, state, images, labels)
     print(
         f"{workdir}: {len(training)} training examples, {config.train.epochs} epochs of "
-        f"{in_epoch} steps; compiled in {time.perf_counter() - started:.1f} s"
+        f"{in_epoch} steps; compiled in {time.perf_counter() - started:.1f} s",
+        flush=True,
     )
 
     writer = MetricsWriter(workdir, config.log.tensorboard, resume_step=step)
     progress = Progress(total, step, config.train.batch_size)
-    saved_at, window_seconds, call_steps = time.monotonic(), 0.0, 1
+    saved_at, logged_step, window_seconds, call_steps = time.monotonic(), step, 0.0, 1
     best_loss = min(checkpoints.validation_losses().values(), default=math.inf)
     try:
         with Interrupt() as interrupt:
@@ -183,12 +185,13 @@ def train(
 
                 if step % config.log.every_steps == 0 or step % in_epoch == 0:
                     metrics = means_of(state.window)
-                    metrics["images_per_second"] = float(state.window.count) / window_seconds
+                    images_taken = (step - logged_step) * config.train.batch_size
+                    metrics["images_per_second"] = images_taken / window_seconds
                     metrics["learning_rate"] = float(built.schedule(step - 1))
                     writer.write(step, epoch, "train", metrics)
                     progress.report(epoch, "train", metrics)
                     state = state._replace(window=jax.tree.map(np.zeros_like, state.window))
-                    window_seconds = 0.0
+                    logged_step, window_seconds = step, 0.0
                 due = interrupt.signal is not None or _is_due(config, step, saved_at)
                 if step % in_epoch == 0:
                     if validation:

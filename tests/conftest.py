@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Many tests compile the same tiny programs; within one session each is compiled once. Set
+# Many tests compile the same tiny programs; this way each is compiled once. Set
 # before JAX is imported, for this process and for those that tests start.
 _COMPILED = tempfile.TemporaryDirectory(prefix="capsjax-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
