@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
@@ -117,7 +118,9 @@ def couplings(
     figure = Figure(figsize=(9, 0.85 * count + 1.2), layout="constrained")
     figure.suptitle(title, color=INK)
     columns = figure.subplots(count, 2, width_ratios=(1, 9), squeeze=False)
-    highest = c.max()
+    # Even coupling is white, more is red and less is blue.
+    even = 1 / upper
+    norm = TwoSlopeNorm(even, vmin=0, vmax=max(float(c.max()), 1.01 * even))
     for row in range(count):
         _show(columns[row, 0], images[row], f"{labels[row]}, predicted {predictions[row]}")
         columns[row, 0].title.set_color(GOOD if labels[row] == predictions[row] else BAD)
@@ -128,9 +131,8 @@ def couplings(
         picture = axis.imshow(
             c[row, order].T,
             aspect="auto",
-            cmap="magma",
-            vmin=0,
-            vmax=highest,
+            cmap="RdBu_r",
+            norm=norm,
             interpolation="nearest",
         )
         axis.set_yticks(range(upper), labels=range(upper), fontsize=6)
@@ -139,7 +141,7 @@ def couplings(
     columns[-1, 1].set_xlabel(
         f"{lower} lower capsules, sorted by their coupling to the predicted class"
     )
-    figure.colorbar(picture, ax=columns[:, 1], label=f"coupling (even: {1 / upper:.2f})", pad=0.01)
+    figure.colorbar(picture, ax=columns[:, 1], label=f"coupling (even: {even:.2f})", pad=0.01)
     return figure
 
 

@@ -89,7 +89,10 @@ def draw(
             f"Test images and their reconstructions: {title}",
         ),
     )
-    chosen = test.take(_one_of_each_class(test.labels, predictor.predict(test.images).labels))
+    # Ten of each class are enough to find one that is recognised.
+    several = test.take(_some_of_each_class(test.labels, 10 * test.num_classes))
+    recognised = predictor.predict(several.images).labels
+    chosen = several.take(_one_of_each_class(several.labels, recognised))
     decoded = move_poses(predictor, chosen.images, chosen.labels, offsets)
     study = f"Poses moved and decoded: {title}"
     yield "poses", figures.pose_overview(decoded, offsets, chosen.labels, study)
