@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	@echo "Figures: $(RUN)/figures and $(RUN)/evaluation. Results: $(RUN)/summary.json"
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=loadfile
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

@@ -5,14 +5,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Many tests compile the same tiny programs; this way each is compiled once. Set
-# before JAX is imported, for this process and for those that tests start.
-_COMPILED = tempfile.TemporaryDirectory(prefix="capsjax-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+# Most of the time of the suite is compilation of tiny programs. Each is compiled once and, but for
+# the runs of experiments/train.py in processes of their own, without LLVM's optimisation. Set
+# before JAX is imported; pytest-xdist's workers inherit both from the first process.
+if "CAPSJAX_TESTS_COMPILED" not in os.environ:
+    _COMPILED = tempfile.TemporaryDirectory(prefix="capsjax-tests-")
+    os.environ["CAPSJAX_TESTS_COMPILED"] = _COMPILED.name
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["CAPSJAX_TESTS_COMPILED"]
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
