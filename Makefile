@@ -1,4 +1,4 @@
-# make demo   environment, install, train on the digits, evaluate, draw; about three minutes
+# make demo   environment, install, train on the digits, evaluate, draw
 # make test   environment, install, test suite
 # make lint   ruff
 

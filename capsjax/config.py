@@ -64,20 +64,26 @@ def _paper() -> ConfigDict:
     model.use_decoder = True
 
     conv = model.conv = ConfigDict()
-    # Channels, kernel and stride of the first convolution.
+    # Channels of the first convolution.
     conv.features = 256
+    # Rows and columns of its kernel, in pixels.
     conv.kernel_size = 9
+    # Its stride, in pixels.
     conv.stride = 1
     # Initial values, see `capsjax.initializers`. Not stated in the paper. Glorot, which divides by
     # the 20,736 weights out of a pixel too, starts the 81 weights into a channel too small.
     conv.kernel_init = "fan_in_uniform"
+    # Initial values of its biases.
     conv.bias_init = "zeros"
 
     primary_caps = model.primary_caps = ConfigDict()
-    # Types of primary capsule at each position, and the dimensions of their poses.
+    # Types of primary capsule at each position.
     primary_caps.types = 32
+    # Dimensions of their poses.
     primary_caps.pose_size = 8
+    # Kernel of their convolution.
     primary_caps.kernel_size = 9
+    # Stride of their convolution.
     primary_caps.stride = 2
     # "channels": neighbouring channels are a capsule; "pixels": neighbouring pixels.
     primary_caps.grouping = "channels"
@@ -85,7 +91,9 @@ def _paper() -> ConfigDict:
     primary_caps.divide_by_types = False
     # ReLU before the squash.
     primary_caps.relu = False
+    # Initial values of its weights. Not stated in the paper.
     primary_caps.kernel_init = "fan_in_uniform"
+    # Initial values of its biases.
     primary_caps.bias_init = "zeros"
 
     class_caps = model.class_caps = ConfigDict()
@@ -103,8 +111,9 @@ def _paper() -> ConfigDict:
     routing.gradient = "stop"
     # One more logit, for votes that fit nowhere.
     routing.leaky = False
-    # Learn a bias that is added to the weighted sum in every round, and where it starts.
+    # Learn a bias that is added to the weighted sum in every round.
     routing.use_bias = False
+    # Where that bias starts.
     routing.bias_init = 0.1
 
     squash = model.squash = ConfigDict()
@@ -116,13 +125,17 @@ def _paper() -> ConfigDict:
     decoder = model.decoder = ConfigDict()
     # Widths of the hidden layers.
     decoder.hidden = (512, 1024)
+    # Initial values of its weights. Not stated in the paper.
     decoder.kernel_init = "glorot_uniform"
+    # Initial values of its biases.
     decoder.bias_init = "zeros"
 
     margin_loss = config.margin_loss = ConfigDict()
-    # Margins of present and absent classes, weight of the absent ones.
+    # A present class costs nothing above this length.
     margin_loss.m_plus = 0.9
+    # An absent class costs nothing below this length.
     margin_loss.m_minus = 0.1
+    # Weight of the absent classes.
     margin_loss.down_weight = 0.5
     # Over classes, then the batch: "sum", "mean" or "batch_sum" (see `capsjax.losses`).
     margin_loss.reduction = "sum"
@@ -132,7 +145,9 @@ def _paper() -> ConfigDict:
     reconstruction_loss.reduction = "sum"
 
     loss_weights = config.loss_weights = ConfigDict()
+    # Weight of the margin loss.
     loss_weights.margin = 1.0
+    # Weight of the reconstruction loss; goes with its reduction.
     loss_weights.reconstruction = 0.0005
 
     schedule = config.schedule = ConfigDict()
@@ -140,25 +155,33 @@ def _paper() -> ConfigDict:
     schedule.name = "exponential"
     # At the start.
     schedule.learning_rate = 1e-3
-    # Exponential: multiplied by decay_rate each decay_every steps or epochs (decay_unit).
+    # Exponential: the rate is multiplied by this ...
     schedule.decay_rate = 0.96
+    # ... each so many ...
     schedule.decay_every = 2000
+    # ... of these: "step" or "epoch",
     schedule.decay_unit = "step"
-    # Exponential: in steps (True) or smoothly (False), and never below the floor.
+    # in a staircase (True) or smoothly (False),
     schedule.staircase = False
+    # and never below this.
     schedule.floor = 0.0
-    # Staged: the factor on learning_rate in each stage, and the epochs at which stages end.
+    # Staged: the factor on learning_rate in each stage.
     schedule.stage_factors = (1.0, 0.1, 0.01)
+    # Staged: the epochs at which all but the last stage end.
     schedule.stage_ends = (15, 30)
 
     optimizer = config.optimizer = ConfigDict()
-    # Adam's.
+    # Adam's decay of the mean of gradients.
     optimizer.b1 = 0.9
+    # Adam's decay of the mean of their squares.
     optimizer.b2 = 0.999
+    # Adam's small number.
     optimizer.eps = 1e-8
 
     train = config.train = ConfigDict()
+    # Passes over the training examples. Not stated in the paper.
     train.epochs = 50
+    # Images of a step.
     train.batch_size = 128
 
     evaluate = config.evaluate = ConfigDict()
@@ -172,8 +195,9 @@ def _paper() -> ConfigDict:
     checkpoint = config.checkpoint = ConfigDict()
     # How many to keep, besides the best one.
     checkpoint.keep = 2
-    # Also in mid-epoch, each so many steps or minutes; 0 for never. (Always when interrupted.)
+    # Also in mid-epoch, each so many steps; 0 for never. (And always when interrupted.)
     checkpoint.every_steps = 0
+    # Also in mid-epoch, each so many minutes; 0 for never.
     checkpoint.every_minutes = 5.0
     # At the end of each so many epochs, the last, and each that is the best so far.
     checkpoint.every_epochs = 1
@@ -181,6 +205,7 @@ def _paper() -> ConfigDict:
     log = config.log = ConfigDict()
     # Steps between two lines of metrics of training.
     log.every_steps = 50
+    # Whether to write for TensorBoard too.
     log.tensorboard = True
     return config
 

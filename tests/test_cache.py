@@ -165,7 +165,7 @@ print(int(arrays.images.sum()))
         )
         for names in (("a", "b"), ("b", "a"))
     ]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert [int(output) for output in outputs] == [int(IMAGES.sum())] * 2
     assert files() == ["some.npz"]

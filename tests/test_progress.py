@@ -200,5 +200,5 @@ print("saved", interrupt.signal.name)
     with process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=120)
     assert (process.returncode, output) == (0, "saved SIGTERM\n")

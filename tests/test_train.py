@@ -209,7 +209,7 @@ def test_a_damaged_checkpoint_costs_the_work_since_the_one_before(tmp_path, caps
 def test_kill_9_in_mid_epoch_loses_nothing_but_time(tmp_path):
     """Killed twice, resumed, and bit for bit the uninterrupted run."""
     overrides = {**LONG, "train__epochs": 24}
-    start(tmp_path / "reference", **overrides).communicate(timeout=3000)
+    start(tmp_path / "reference", **overrides).communicate(timeout=600)
     run = tmp_path / "run"
     for step in (20, 60):
         process = start(run, **overrides)
@@ -217,7 +217,7 @@ def test_kill_9_in_mid_epoch_loses_nothing_but_time(tmp_path):
         process.kill()
         process.communicate()
     process = start(run, **overrides)
-    output, _ = process.communicate(timeout=3000)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert "resuming" in output
     assert_same_run(tmp_path / "reference", run)
