@@ -77,10 +77,10 @@ class Checkpoints:
             try:
                 json.loads(path.read_bytes())
             except ValueError as error:
-                if self._options.read_only:
-                    raise CheckpointError(self._damage(int(path.parts[-3]), error)) from error
                 step = int(path.parts[-3])
                 problem = CheckpointError(self._damage(step, error))
+                if self._options.read_only:
+                    raise problem from error
                 self._move({step: problem}, "going on without it")
 
     def _open(self) -> ocp.CheckpointManager:

@@ -50,10 +50,9 @@ def load_tfds(name: str, data_dir: str, part: str) -> Arrays:
     except DataError:
         raise
     except Exception as error:  # array_record raises RuntimeError, Pillow errors of its own
-        reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"the files of {name!r} in {builder.data_path} are damaged "
-            f"({type(error).__name__}: {reason}). Delete that directory to prepare the set anew"
+            f"({type(error).__name__}: {_reason(error)}). Delete that directory to prepare the set anew"
         ) from error
 
 
@@ -87,9 +86,8 @@ def _make_builder(name: str, directory: str):
             "image-classification set of TFDS"
         ) from None
     except Exception as error:  # a wrong config or version, damaged metadata, another file format
-        reason = " ".join(str(error).split())[:300]
         raise DataError(
-            f"TFDS cannot open the data set {name!r} in {directory} ({reason}). "
+            f"TFDS cannot open the data set {name!r} in {directory} ({_reason(error)}). "
             "If it was prepared there in another file format (tfrecord), prepare it once more "
             f"in another directory. {_REMEDY}"
         ) from error
@@ -121,11 +119,15 @@ def _prepare(builder, name: str, directory: str) -> None:
             f"pip install tensorflow. {_REMEDY}"
         ) from error
     except Exception as error:  # TFDS raises whatever the download or the disk raised
-        reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"{looked}, and TFDS could not download and prepare it "
-            f"({type(error).__name__}: {reason}). {_REMEDY}"
+            f"({type(error).__name__}: {_reason(error)}). {_REMEDY}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The start of a message that may be long and of many lines, on one line."""
+    return " ".join(str(error).split())[:300]
 
 
 def _network_answers(builder) -> bool:
