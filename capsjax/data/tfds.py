@@ -52,7 +52,8 @@ def load_tfds(name: str, data_dir: str, part: str) -> Arrays:
     except Exception as error:  # array_record raises RuntimeError, Pillow errors of its own
         raise DataError(
             f"the files of {name!r} in {builder.data_path} are damaged "
-            f"({type(error).__name__}: {_reason(error)}). Delete that directory to prepare the set anew"
+            f"({type(error).__name__}: {_reason(error)}). "
+            "Delete that directory to prepare the set anew"
         ) from error
 
 
