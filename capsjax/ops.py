@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from capsjax.products import OperandType, product
+
 EpsPlacement = Literal["root", "norm"]
 
 
@@ -85,7 +87,7 @@ def squash(
 
 
 def predict_votes(
-    u: Float[Array, "*batch i p"], W: Float[Array, "i j d p"]
+    u: Float[Array, "*batch i p"], W: Float[Array, "i j d p"], dtype: OperandType = "float32"
 ) -> Float[Array, "*batch i j d"]:
     """Prediction vectors: what each lower capsule expects of the pose of each upper one.
 
@@ -94,6 +96,7 @@ def predict_votes(
     Args:
       u: poses of the lower capsules, (..., i, p).
       W: transformation matrices, (i, j, d, p), shared by all leading axes of `u`.
+      dtype: what u and W are rounded to before they are multiplied; sums are float32.
 
     Returns:
       The votes, (..., i, j, d).
@@ -106,11 +109,19 @@ def predict_votes(
     >>> predict_votes(jnp.ones((5, 3, 8)), jnp.ones((3, 10, 16, 8))).shape
     (5, 3, 10, 16)
     """
+    check_votes(u, W)
+    if dtype == "float32":
+        return jnp.einsum("...ip,ijdp->...ijd", u, W)
+    votes = product("nip,ijdp->nijd", u.reshape(-1, *u.shape[-2:]), W, dtype)
+    return votes.reshape(*u.shape[:-2], *votes.shape[1:])
+
+
+def check_votes(u: Array, W: Array) -> None:
+    """Raise ValueError if poses u (..., i, p) do not fit matrices W (i, j, d, p)."""
     if W.ndim != 4 or u.ndim < 2 or (W.shape[0], W.shape[3]) != u.shape[-2:]:
         raise ValueError(
             f"u of shape (..., i, p) = {u.shape} does not fit W of shape (i, j, d, p) = {W.shape}"
         )
-    return jnp.einsum("...ip,ijdp->...ijd", u, W)
 
 
 def mask_of_labels(labels: Int[Array, "*batch"], num_classes: int) -> Float[Array, "*batch j"]:
