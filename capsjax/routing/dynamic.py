@@ -3,7 +3,7 @@
 import dataclasses
 import operator
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import EpsPlacement, safe_norm, squash
+from capsjax.routing.from_poses import dynamic_routing_from_poses
 
 Gradient = Literal["stop", "full"]
 
@@ -149,12 +150,23 @@ class DynamicRouting:
         learned: Mapping[str, Array],
     ) -> Routed:
         del activations  # a vote's length already carries the activation of its capsule
-        return dynamic_routing(
-            votes,
-            self.num_iterations,
-            bias=learned.get("bias"),
-            gradient=self.gradient,
-            leaky=self.leaky,
-            eps=self.eps,
-            eps_at=self.eps_at,
-        )
+        return dynamic_routing(votes, **self._settings(learned))
+
+    def route_poses(
+        self,
+        u: Float[Array, "*batch i p"],
+        W: Float[Array, "i j d p"],
+        learned: Mapping[str, Array],
+    ) -> Routed:
+        """As a call with the votes W u, which are never held: see `from_poses`."""
+        return dynamic_routing_from_poses(u, W, **self._settings(learned))
+
+    def _settings(self, learned: Mapping[str, Array]) -> dict[str, Any]:
+        return {
+            "num_iterations": self.num_iterations,
+            "bias": learned.get("bias"),
+            "gradient": self.gradient,
+            "leaky": self.leaky,
+            "eps": self.eps,
+            "eps_at": self.eps_at,
+        }

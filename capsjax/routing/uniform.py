@@ -1,5 +1,8 @@
 """The control for every routing algorithm: no agreement at all."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from jaxtyping import Array, Float, Int
 
 from capsjax.notation import Routed
@@ -43,13 +46,5 @@ def uniform_routing(
 class UniformRouting(DynamicRouting):
     """`uniform_routing` as a value, with the settings of `DynamicRouting`."""
 
-    def __call__(
-        self,
-        votes: Float[Array, "*batch i j d"],
-        activations: Float[Array, "*batch i"],
-        learned: dict[str, Array],
-    ) -> Routed:
-        del activations
-        return uniform_routing(
-            votes, bias=learned.get("bias"), leaky=self.leaky, eps=self.eps, eps_at=self.eps_at
-        )
+    def _settings(self, learned: Mapping[str, Array]) -> dict[str, Any]:
+        return {**super()._settings(learned), "num_iterations": 1}
