@@ -130,6 +130,15 @@ def _paper() -> ConfigDict:
     # Initial values of its biases.
     decoder.bias_init = "zeros"
 
+    compute = model.compute = ConfigDict()
+    # Operands of convolutions and votes: "float32", or "bfloat16", faster where the machine has
+    # instructions for it. All else is float32 always.
+    compute.dtype = "float32"
+    # Form of the convolutions: "auto", "patches", "fourier" or "lax" (see `capsjax.conv`).
+    compute.conv = "auto"
+    # Votes are "held" in memory or "recomputed" where routing needs them; or "auto".
+    compute.votes = "auto"
+
     margin_loss = config.margin_loss = ConfigDict()
     # A present class costs nothing above this length.
     margin_loss.m_plus = 0.9

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from capsjax.compute import Compute
 from capsjax.conv import conv2d
 from capsjax.initializers import make_initializer
 from capsjax.notation import Routed
@@ -23,6 +24,7 @@ class Conv(nn.Module):
       stride: the same for rows and columns.
       scale: multiplies the convolution before the bias is added.
       kernel_init, bias_init: specifications of `initializers`.
+      compute: how it is computed.
     """
 
     features: int
@@ -31,6 +33,7 @@ class Conv(nn.Module):
     scale: float = 1.0
     kernel_init: str = "glorot_uniform"
     bias_init: str = "zeros"
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x o"]:
@@ -38,7 +41,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", make_initializer(self.kernel_init), shape)
         bias_init = make_initializer(self.bias_init, fan_in=math.prod(shape[:3]))
         bias = self.param("bias", bias_init, (self.features,))
-        out = conv2d(x, kernel, self.stride)
+        out = conv2d(x, kernel, self.stride, self.compute.conv, self.compute.dtype)
         if self.scale != 1.0:
             out = self.scale * out
         return out + bias.reshape(1, 1, 1, -1)
@@ -63,6 +66,7 @@ class PrimaryCaps(nn.Module):
       relu: clip at zero before the squash, as the `notebook` variant does.
       kernel_init, bias_init: specifications of `initializers`.
       eps, eps_at: as in `squash`.
+      compute: how the convolution is computed.
 
     Source: Sabour et al. 2017, section 4.
     """
@@ -78,6 +82,7 @@ class PrimaryCaps(nn.Module):
     bias_init: str = "zeros"
     eps: float = 1e-7
     eps_at: EpsPlacement = "root"
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n i p"]:
@@ -89,6 +94,7 @@ class PrimaryCaps(nn.Module):
             scale=1.0 / self.types if self.divide_by_types else 1.0,
             kernel_init=self.kernel_init,
             bias_init=self.bias_init,
+            compute=self.compute,
             name="conv",
         )(x)
         if self.relu:
@@ -113,12 +119,16 @@ GROUPINGS = {"channels": group_channels, "pixels": group_pixels}
 class DenseCaps(nn.Module):
     """Capsules that are each connected to all capsules below, (n, i, p) -> Routed and votes.
 
+    The votes are returned for those who look at them: in a compiled program that does not, and
+    whose routing recomputes them, they do not exist.
+
     Attributes:
       num_capsules: number j of upper capsules.
       pose_size: dimensions d of an upper pose.
       routing: a routing algorithm (see `capsjax.routing`).
       kernel_init: specification of `initializers` for the transformation matrices W.
       eps: as in `safe_norm`, for the activations of the lower capsules.
+      compute: how votes are computed.
 
     Source: Sabour et al. 2017, section 4 ("DigitCaps").
     """
@@ -128,6 +138,7 @@ class DenseCaps(nn.Module):
     routing: Routing
     kernel_init: str = "truncated_normal(0.1)"
     eps: float = 1e-7
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, u: Float[Array, "n i p"]) -> tuple[Routed, Float[Array, "n i j d"]]:
@@ -137,7 +148,9 @@ class DenseCaps(nn.Module):
             name: self.param(name, array.init, array.shape)
             for name, array in self.routing.learned_arrays(*shape[:3]).items()
         }
-        u_hat = predict_votes(u, W)
+        u_hat = predict_votes(u, W, self.compute.dtype)
+        if self.compute.recomputes_votes(self.routing):
+            return self.routing.route_poses(u, W, learned), u_hat
         return self.routing(u_hat, safe_norm(u, eps=self.eps), learned), u_hat
 
 

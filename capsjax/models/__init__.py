@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from capsjax.compute import Compute
 from capsjax.models.capsnet import CapsNet, CapsNetOutput
 from capsjax.registry import look_up
 from capsjax.routing import make_routing, settings_of
@@ -21,20 +22,22 @@ def make_capsnet(
     squash: Mapping[str, Any],
     decoder: Mapping[str, Any],
     use_decoder: bool,
+    compute: Mapping[str, Any],
 ) -> CapsNet:
     """A `CapsNet` from the sub-dicts of a config.
 
     One setting of squash serves all capsules of the network, as far as the routing algorithm has
     such settings.
     """
+    how = Compute(**compute)
     routing_squash = {key: squash[key] for key in settings_of(routing["name"]) if key in squash}
     return CapsNet(
         image_shape=tuple(image_shape),
         num_classes=num_classes,
         routing=make_routing(**routing, **routing_squash),
-        conv=dict(conv),
-        primary_caps={**primary_caps, **squash},
-        class_caps={**class_caps, "eps": squash["eps"]},
+        conv={**conv, "compute": how},
+        primary_caps={**primary_caps, **squash, "compute": how},
+        class_caps={**class_caps, "eps": squash["eps"], "compute": how},
         decoder=dict(decoder) if use_decoder else None,
     )
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
-from capsjax.conv import check_fits, output_size
+from capsjax.compute import Compute
+from capsjax.conv import check_fits, choose_form, output_size
 from capsjax.layers import Conv, Decoder, DenseCaps, PrimaryCaps
 from capsjax.ops import mask_of_labels, mask_of_longest, mask_poses
 from capsjax.routing import Routing
@@ -100,6 +101,22 @@ class CapsNet(nn.Module):
         if self.decoder is None:
             raise ValueError("this network has no decoder (config.model.use_decoder is False)")
         return self.decoder_layer(mask_poses(poses, mask))
+
+    def chosen_forms(self, batch_size: int) -> dict[str, str]:
+        """What "auto" means on this machine: the forms of the convolutions and of the votes."""
+        (h, w, c), forms = self.image_shape, {}
+        primary = self.primary_caps["types"] * self.primary_caps["pose_size"]
+        features = {"conv": self.conv["features"], "primary_caps": primary}
+        for name, settings in (("conv", self.conv), ("primary_caps", self.primary_caps)):
+            kernel, stride, out = settings["kernel_size"], settings["stride"], features[name]
+            form = settings.get("compute", Compute()).conv
+            if form == "auto":
+                form = choose_form((batch_size, h, w, c), (kernel, kernel, c, out), stride)
+            forms[name] = form
+            h, w, c = output_size(h, kernel, stride), output_size(w, kernel, stride), out
+        compute = self.class_caps.get("compute", Compute())
+        recomputed = compute.recomputes_votes(self.routing)
+        return {**forms, "votes": "recomputed" if recomputed else "held"}
 
     def _check_sizes(self) -> None:
         size = tuple(self.image_shape[:2])
