@@ -57,11 +57,18 @@ class Progress:
         line = f"epoch {epoch:.2f} step {self._done}/{self._total} {split}: {numbers}"
         if self._bar.disable:
             rate = f"{self.images_per_second():.0f} images/s, ETA {format_seconds(self.eta())}"
-            print(f"{line} | {rate}", flush=True)
+            self.say(f"{line} | {rate}")
         elif split != "train":
-            self._bar.write(line, file=sys.stderr)
+            self.say(line)
         else:
             self._bar.set_description_str(f"loss {metrics['loss']:.4f}")
+
+    def say(self, line: str) -> None:
+        """Show a line: above the bar, if there is one."""
+        if self._bar.disable:
+            print(line, flush=True)
+        else:
+            self._bar.write(line, file=sys.stderr)
 
     def close(self) -> None:
         self._bar.close()

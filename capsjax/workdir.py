@@ -22,7 +22,6 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from capsjax import conv
 from capsjax.files import read_json, write_json
 
 # Fields that may differ when a run resumes: where things are and how often they are written
@@ -47,13 +46,13 @@ def new_workdir(name: str, root: Path = Path("runs")) -> Path:
     return path
 
 
-def open_workdir(path: Path, config: ConfigDict, command: Mapping[str, Any]) -> None:
+def open_workdir(path: Path, config: ConfigDict, start: Mapping[str, Any]) -> None:
     """Make the folder of a run, or enter the folder of the same run again.
 
     Args:
       path: the folder.
       config: of the run; written at the first start, compared at the others.
-      command: how the program was called, for env.json.
+      start: what env.json is to hold of this start besides the environment: the command.
 
     Raises:
       WorkdirError: if the folder holds a run of another config, or something else.
@@ -77,7 +76,7 @@ def open_workdir(path: Path, config: ConfigDict, command: Mapping[str, Any]) -> 
         starts = read_json(env) if env.exists() else []
     except ValueError:
         starts = []  # it only says what was; no reason not to go on
-    write_json(env, [*starts, {**describe_environment(), **command}])
+    write_json(env, [*starts, {**describe_environment(), **start}])
 
 
 def read_config(path: Path) -> ConfigDict:
@@ -134,7 +133,6 @@ def describe_environment() -> dict[str, Any]:
         "device": device.device_kind,
         "device_count": jax.device_count(),
         "backend": jax.default_backend(),
-        "convolution": conv.chosen_form(),
     }
 
 

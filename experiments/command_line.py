@@ -1,10 +1,14 @@
 """What all scripts share: flags, and errors in one line with exit status 1 or 2."""
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
+
+# Scripts import this module first, before JAX: as near to their start as they can tell.
+STARTED = time.perf_counter()
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:

@@ -15,6 +15,7 @@ from absl import flags
 from sklearn.metrics import confusion_matrix
 
 from capsjax import figures
+from capsjax.compilation import keep_compiled_programs
 from capsjax.data import load_part
 from capsjax.files import write_json
 from capsjax.predictor import Predictor, load_predictor
@@ -35,6 +36,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
+    keep_compiled_programs()
     workdir = command_line.existing_run(FLAGS.workdir)
     predictor = load_predictor(workdir, FLAGS.checkpoint)
     name = FLAGS.data or predictor.config.data.name

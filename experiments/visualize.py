@@ -13,6 +13,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from capsjax import figures
+from capsjax.compilation import keep_compiled_programs
 from capsjax.data import Arrays, load_part
 from capsjax.predictor import Predictor, load_predictor
 from capsjax.writers import read_metrics
@@ -34,6 +35,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
+    keep_compiled_programs()
     workdir = command_line.existing_run(FLAGS.workdir)
     predictor = load_predictor(workdir, FLAGS.checkpoint)
     data = predictor.config.data
