@@ -151,6 +151,8 @@ def train(
     restored = checkpoints.restore_last_whole(like)
     if restored is None:
         state = jax.jit(lambda: init_state(built.model, built.optimizer, config.seed))()
+        # Where a restored state lies too: otherwise evaluation is compiled for each of them.
+        state = jax.device_put(state, jax.devices()[0])
         notes = {"train_seconds": 0.0, "image_shape": training.image_shape}
         notes["num_classes"] = training.num_classes
     else:

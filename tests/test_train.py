@@ -81,7 +81,19 @@ def test_a_run_leaves_behind_all_that_repeats_it(finished):
     assert summary["selection"] == "best"
     assert summary["test"]["error"] == pytest.approx(1 - summary["test"]["accuracy"])
     assert summary["test"]["num_errors"] == round(360 * summary["test"]["error"])
-    assert json.loads((workdir / "env.json").read_text())[0]["overrides"] == {"seed": 0}
+    (first_start,) = json.loads((workdir / "env.json").read_text())
+    assert first_start["overrides"] == {"seed": 0}
+    assert first_start["forms"].keys() == {"conv", "primary_caps", "votes"}
+    assert "auto" not in first_start["forms"].values()
+    assert 0 < summary["compile_seconds"] < summary["seconds_to_first_step"]
+
+
+def test_a_run_compiles_its_training_once_and_its_evaluation_once_for_each_part(tmp_path, caplog):
+    with jax.log_compiles():
+        train.train_and_evaluate(tiny_config(), tmp_path / "run")
+    compiled = [each.getMessage() for each in caplog.records if "Compiling" in each.getMessage()]
+    assert len([message for message in compiled if "train_steps" in message]) == 1
+    assert len([message for message in compiled if "evaluate" in message]) == 2
 
 
 def test_metrics_have_every_part_of_the_loss(finished):
