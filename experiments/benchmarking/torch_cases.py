@@ -1,0 +1,161 @@
+"""Cases of PyTorch: training steps, inference and products of matrices. Imports torch."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from ml_collections import ConfigDict
+
+from benchmarking.rows import TorchRow
+from benchmarking.timing import Prepared, Skipped, first_call
+from benchmarking.torch_capsnet import TorchCapsNet, loss_of
+
+NUM_CLASSES = 10
+
+
+@contextlib.contextmanager
+def precision(name: str, device: str) -> Iterator[None]:
+    """Compute in "float32", "tf32" or "bfloat16" (autocast, and TF32 for the rest)."""
+    torch.backends.cuda.matmul.allow_tf32 = name != "float32"
+    torch.backends.cudnn.allow_tf32 = name != "float32"
+    with torch.autocast(device, torch.bfloat16, enabled=name == "bfloat16"):
+        yield
+
+
+def reset() -> None:
+    """Forget what torch.compile has compiled: it keeps a few programs for each function."""
+    torch.compiler.reset()
+
+
+def make_network(
+    config: ConfigDict, image_shape: tuple[int, int, int], row: TorchRow, device: str
+) -> TorchCapsNet:
+    """The network of a config in the layout of a row."""
+    torch.manual_seed(0)
+    network = TorchCapsNet(config.model, image_shape, NUM_CLASSES).to(device)
+    return network.to(memory_format=_layout(row))
+
+
+def prepare_training(
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    row: TorchRow,
+    device: str,
+    network: TorchCapsNet | None = None,
+) -> Prepared:
+    """Training steps with Adam, on a batch that is ready on the device.
+
+    Args:
+      config: of the network; its batch size and learning rate.
+      image_shape: (h, w, c).
+      row: precision and layout.
+      device: "cpu" or "cuda".
+      network: to train, instead of a new one.
+    """
+    with _Memory(device) as memory:
+        network = network or make_network(config, image_shape, row, device)
+        images, labels = _batch(config.train.batch_size, image_shape, row, device)
+        optimizer = torch.optim.Adam(network.parameters(), lr=config.schedule.learning_rate)
+        weight = config.loss_weights.reconstruction
+
+        def loss(images, labels):
+            return loss_of(network, images, labels, weight)
+
+        forward = torch.compile(loss) if row.compiled else loss
+
+        def run(count: int) -> None:
+            for _ in range(count):
+                optimizer.zero_grad()
+                with precision(row.precision, device):
+                    value = forward(images, labels)
+                value.backward()
+                optimizer.step()
+            _wait(device)
+
+        seconds = first_call(run)
+    return Prepared(run, seconds, _facts(row, seconds, memory))
+
+
+def prepare_inference(
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    batch_size: int,
+    row: TorchRow,
+    device: str,
+) -> Prepared:
+    """Lengths, and the reconstruction from the longest capsule, of a batch that is ready."""
+    with _Memory(device) as memory:
+        network = make_network(config, image_shape, row, device).eval()
+        images, _ = _batch(batch_size, image_shape, row, device)
+        forward = torch.compile(network) if row.compiled else network
+
+        def run(count: int) -> None:
+            with torch.inference_mode(), precision(row.precision, device):
+                for _ in range(count):
+                    forward(images)
+            _wait(device)
+
+        seconds = first_call(run)
+    return Prepared(run, seconds, _facts(row, seconds, memory))
+
+
+def prepare_product(size: int, name: str, device: str) -> Prepared:
+    """The product of two square matrices in "float32", "tf32" or "bfloat16"."""
+    dtype = torch.bfloat16 if name == "bfloat16" else torch.float32
+    left, right = torch.randn(2, size, size, device=device).to(dtype)
+
+    def run(count: int) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+        with torch.inference_mode():
+            for _ in range(count):
+                left @ right
+        _wait(device)
+
+    return Prepared(run, first_call(run), {})
+
+
+def check_device(device: str) -> None:
+    """Raise Skipped if PyTorch cannot use the device that JAX uses."""
+    if device not in ("cpu", "cuda"):
+        raise Skipped(f"PyTorch is not measured on {device}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Skipped("PyTorch is installed without CUDA, so it is not measured")
+
+
+class _Memory:
+    """Bytes that were allocated on the GPU within the block at most; None on a CPU."""
+
+    def __init__(self, device: str):
+        self._cuda, self.bytes = device == "cuda", None
+
+    def __enter__(self) -> "_Memory":
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._cuda:
+            self.bytes = torch.cuda.max_memory_allocated() - self._before
+
+
+def _batch(batch_size: int, image_shape: tuple[int, int, int], row: TorchRow, device: str):
+    height, width, channels = image_shape
+    images = torch.rand(batch_size, channels, height, width, device=device)
+    labels = torch.randint(NUM_CLASSES, (batch_size,), device=device)
+    return images.to(memory_format=_layout(row)), labels
+
+
+def _layout(row: TorchRow) -> torch.memory_format:
+    return torch.channels_last if row.channels_last else torch.contiguous_format
+
+
+def _facts(row: TorchRow, first_seconds: float, memory: _Memory) -> dict:
+    facts = {} if memory.bytes is None else {"memory_bytes": memory.bytes}
+    # torch.compile compiles at the first call: forward, backward and one step together.
+    return {**facts, "compile_seconds": first_seconds} if row.compiled else facts
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

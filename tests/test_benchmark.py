@@ -1,0 +1,575 @@
+"""experiments/benchmark.py: what it counts, how it times, and what it reports."""
+
+import functools
+import json
+import subprocess
+import sys
+import types
+
+import benchmark
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from benchmarking import compare, evaluation, jax_cases, memory, rows, scaling, startup, tables
+from benchmarking.machine import OtherWork, machine_memory, others_line
+from benchmarking.operations import forward_operations, step_operations
+from benchmarking.settings import Settings
+from benchmarking.timing import Case, Effort, Prepared, Skipped, measure, median
+
+from capsjax.config import make_config
+from capsjax.training.build import build
+from tests.tiny import ROOT
+
+# A whole network for images of 14x12 pixels.
+TINY = {
+    "model.conv.features": 6,
+    "model.conv.kernel_size": 5,
+    "model.primary_caps.types": 2,
+    "model.primary_caps.kernel_size": 3,
+    "model.decoder.hidden": (7, 9),
+    "train.batch_size": 4,
+}
+SHAPE = (14, 12, 1)
+
+
+class Clock:
+    """Seconds that pass when the cases say so."""
+
+    def __init__(self):
+        self.now, self.calls = 0.0, []
+
+    def case(self, name, seconds, most=1000, **settings):
+        """A case whose work takes those seconds, in turn and then the last ones again."""
+        seconds = list(seconds)
+
+        def run(count):
+            self.calls.append((name, count))
+            self.now += count * (seconds.pop(0) if len(seconds) > 1 else seconds[0])
+
+        return Case(name, lambda: Prepared(run, 1.0, {"memory_bytes": 7}, most), **settings)
+
+    def measure(self, cases, effort):
+        records = []
+        measure(cases, records, effort, "title", clock=lambda: self.now)
+        return records
+
+
+def test_nominal_operations_of_the_full_network():
+    # 20x20 pixels x 256 kernels of 9x9; 6x6 pixels x 256 kernels of 9x9x256; 1152 x 10 matrices of
+    # 16x8; 160 -> 512 -> 1024 -> 784. Two operations for each multiplication.
+    products = {
+        "conv": 8_294_400,
+        "primary_caps": 191_102_976,
+        "votes": 1_474_560,
+        "decoder": 1_409_024,
+    }
+    model = make_config().model
+    assert forward_operations(model, (28, 28, 1), 10) == {k: 2 * n for k, n in products.items()}
+    assert step_operations(model, (28, 28, 1), 10, 1, training=False) == 404_561_920
+    # Three times that, without the gradient with respect to the images.
+    assert step_operations(model, (28, 28, 1), 10, 1, training=True) == 1_197_096_960
+    assert step_operations(model, (28, 28, 1), 10, 128, training=True) == 128 * 1_197_096_960
+
+
+def test_nominal_operations_count_channels_and_sides():
+    model = make_config().model
+    one, three = (forward_operations(model, (28, 28, c), 10) for c in (1, 3))
+    assert three["conv"] == 3 * one["conv"]
+    assert three["primary_caps"] == one["primary_caps"]
+    # 29 - 8 = 21 rows of the first layer, and 7 of the second.
+    taller = forward_operations(model, (29, 28, 1), 10)
+    assert taller["conv"] * 20 == one["conv"] * 21
+    assert taller["votes"] * 6 == one["votes"] * 7
+
+
+def test_cases_are_timed_in_turn():
+    clock = Clock()
+    records = clock.measure(
+        [clock.case("a", [1.0]), clock.case("b", [2.0])], Effort(repeats=3, seconds=0.1)
+    )
+    warm_up, rounds = clock.calls[:2], clock.calls[2:]
+    assert warm_up == [("a", 1), ("b", 1)]
+    assert rounds == [("a", 1), ("b", 1)] * 3
+    assert [record["seconds"] for record in records] == [[1.0] * 3, [2.0] * 3]
+    assert all(record["memory_bytes"] == 7 for record in records)
+
+
+def test_short_work_is_done_several_times_in_a_timed_call():
+    clock = Clock()
+    fast, slow, capped = clock.measure(
+        [clock.case("fast", [0.01]), clock.case("slow", [9.0]), clock.case("capped", [0.01], 5)],
+        Effort(repeats=2, seconds=1.0, least=2),
+    )
+    assert fast["count"] == 100
+    assert slow["count"] == 2
+    assert capped["count"] == 5
+    assert max(count for name, count in clock.calls if name == "capped") == 5
+    assert fast["seconds"] == pytest.approx([0.01, 0.01])
+
+
+def test_warm_ups_are_not_counted_and_the_median_is_not_the_mean():
+    clock = Clock()
+    # The warm-up, and five rounds of which one met with something else on the machine.
+    (record,) = clock.measure([clock.case("a", [50.0, 3.0, 1.0, 90.0, 2.0, 4.0])], Effort(5, 1.0))
+    assert record["seconds"] == [3.0, 1.0, 90.0, 2.0, 4.0]
+    assert median(record) == 3.0
+    assert median({"seconds": [1.0, 2.0]}) == 1.5
+    assert median({"seconds": []}) is None
+    assert median(None) is None
+
+
+def test_what_cannot_be_measured_is_noted_and_the_rest_goes_on():
+    def skip():
+        raise Skipped("needs too much")
+
+    def fail():
+        raise RuntimeError("no compiler\nand much more")
+
+    clock = Clock()
+    cases = [Case("skipped", skip), Case("failed", fail, may_fail=True), clock.case("a", [1.0])]
+    skipped, failed, measured = clock.measure(cases, Effort(2, 1.0))
+    assert skipped["note"] == "needs too much"
+    assert failed["note"] == "failed: RuntimeError: no compiler"
+    assert skipped["seconds"] == failed["seconds"] == []
+    assert len(measured["seconds"]) == 2
+    with pytest.raises(RuntimeError, match="no compiler"):
+        clock.measure([Case("must not fail", fail)], Effort(1, 1.0))
+
+
+def tiny_bench_config(compute):
+    return jax_cases.bench_config("paper", compute, TINY)
+
+
+def test_the_cases_of_capsjax_do_their_work(monkeypatch):
+    monkeypatch.setattr(jax_cases, "STEPS_OF_AN_EPOCH", 5)
+    states = jax_cases.States()
+    for row in rows.capsjax_rows("cpu"):
+        config = tiny_bench_config(row.compute)
+        assert config.model.compute.to_dict() == row.compute
+        training = jax_cases.prepare_training(config, SHAPE, states)
+        assert training.most == 5
+        assert training.facts["memory_bytes"] > training.facts["temporary_bytes"] > 0
+        training.run(3)
+        training.run(5)  # a whole epoch, although three steps of it were just done
+    assert len(states) == 1  # all forms of a network train the same one
+    for prepared in (
+        jax_cases.prepare_inference(config, SHAPE, 4),
+        jax_cases.prepare_evaluation(config, SHAPE, 10),
+    ):
+        prepared.run(2)
+        assert prepared.facts["compile_seconds"] > 0
+
+
+def test_a_program_that_needs_too_much_memory_is_skipped(monkeypatch):
+    monkeypatch.setattr(jax_cases, "STEPS_OF_AN_EPOCH", 5)
+    config = tiny_bench_config({"dtype": "float32", **rows.PLAIN})  # is compiled already
+    with pytest.raises(Skipped, match="GB of temporary memory"):
+        jax_cases.prepare_training(config, SHAPE, jax_cases.States(), None, 1000)
+    assert 10**8 < machine_memory() < 10**15
+
+
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_the_network_in_pytorch_is_the_same_network(with_labels):
+    torch = pytest.importorskip("torch")
+    from benchmarking.torch_capsnet import TorchCapsNet, loss_of
+
+    config = tiny_bench_config(rows.PLAIN)
+    built = build(config, SHAPE, 10, 4)
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.uniform(size=(4, *SHAPE)), jnp.float32)
+    labels = rng.integers(0, 10, 4)
+    given = jnp.asarray(labels) if with_labels else None
+    shapes = jax.eval_shape(built.model.init, jax.random.key(0), images, given)["params"]
+    params = jax.tree.map(lambda x: 0.3 * jnp.asarray(rng.standard_normal(x.shape)), shapes)
+    output = built.model.apply({"params": params}, images, given)
+    parts = built.objective.parts(output, images, jnp.asarray(labels))
+
+    network = TorchCapsNet(config.model, SHAPE, 10)
+    with torch.no_grad():
+        copy_parameters(params, network)
+        pixels = torch.tensor(np.asarray(images).transpose(0, 3, 1, 2))
+        targets = torch.from_numpy(labels)
+        lengths, reconstruction = network(pixels, targets if with_labels else None)
+        loss = loss_of(network, pixels, targets)
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
+    close(lengths.numpy(), output.lengths)
+    close(reconstruction.numpy(), output.reconstruction.reshape(4, -1))
+    if with_labels:
+        close(loss.item(), built.objective.total(parts))
+
+
+def copy_parameters(params, network):
+    """Put capsjax's parameters into the network in PyTorch."""
+    layers = [
+        (network.conv, params["conv_layer"]),
+        (network.primary, params["primary_layer"]["conv"]),
+    ]
+    decoder = params["decoder_layer"]
+    names = [*sorted(name for name in decoder if name.startswith("hidden")), "pixels"]
+    layers += [(layer, decoder[n]) for layer, n in zip(network.decoder, names, strict=True)]
+    for layer, values in layers:
+        # (kh, kw, in, out) -> (out, in, kh, kw), and (in, out) -> (out, in).
+        kernel = values["kernel"]
+        kernel = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+        for parameter, value in ((layer.weight, kernel), (layer.bias, values["bias"])):
+            parameter.copy_(parameter.new_tensor(np.asarray(value)))
+    network.W.copy_(network.W.new_tensor(np.asarray(params["class_layer"]["W"])))
+
+
+def test_the_gradient_in_pytorch_flows_through_the_last_round_alone():
+    torch = pytest.importorskip("torch")
+    from benchmarking.torch_capsnet import route
+
+    from capsjax.routing import dynamic_routing
+
+    votes = np.random.default_rng(0).standard_normal((2, 5, 3, 4)).astype(np.float32)
+    gradient = jax.grad(lambda u_hat: jnp.sum(dynamic_routing(u_hat, 3).v[..., 0]))(
+        jnp.asarray(votes)
+    )
+    leaf = torch.from_numpy(votes).requires_grad_()
+    route(leaf, 3)[..., 0].sum().backward()
+    np.testing.assert_allclose(leaf.grad.numpy(), gradient, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("row", [r for r in rows.torch_rows("cpu", False) if not r.compiled])
+def test_the_cases_of_pytorch_do_their_work(row):
+    pytest.importorskip("torch")
+    from benchmarking import torch_cases
+
+    config = tiny_bench_config({})
+    torch_cases.prepare_training(config, SHAPE, row, "cpu").run(2)
+    torch_cases.prepare_inference(config, SHAPE, 4, row, "cpu").run(2)
+
+
+def test_the_rows_of_each_device():
+    def names(device, quick=False):
+        found = [row.name for row in rows.capsjax_rows(device)]
+        return found, [row.name.removeprefix("PyTorch ") for row in rows.torch_rows(device, quick)]
+
+    cpu, gpu = names("cpu"), names("cuda")
+    assert cpu[0] == ["capsjax float32, plain", "capsjax float32", "capsjax bfloat16"]
+    assert gpu[0] == [*cpu[0][:2], "capsjax TF32", "capsjax bfloat16"]
+    layouts = ["default layout", "channels_last"]
+    assert cpu[1] == [
+        *[f"float32, {layout}" for layout in layouts],
+        *[f"bfloat16 autocast, {layout}" for layout in layouts],
+        *[f"float32, {layout}, torch.compile" for layout in layouts],
+    ]
+    gpu_precisions = ["float32", "TF32", "bfloat16 autocast"]
+    assert gpu[1] == [
+        *[f"{p}, {layout}" for p in gpu_precisions for layout in layouts],
+        *[f"{p}, {layout}, torch.compile" for p in gpu_precisions[1:] for layout in layouts],
+    ]
+    quick = [f"float32, {layouts[0]}", f"float32, {layouts[1]}", f"bfloat16 autocast, {layouts[1]}"]
+    assert names("cpu", quick=True)[1] == quick
+    assert set(names("cuda", quick=True)[1]) == {*quick, f"TF32, {layouts[1]}"}
+
+
+def test_a_gpu_is_told_how_exactly_to_multiply():
+    precision = {row.name: row.matmul_precision for row in rows.capsjax_rows("cuda")}
+    assert precision == {
+        "capsjax float32, plain": "highest",
+        "capsjax float32": "highest",
+        "capsjax TF32": "tensorfloat32",
+        "capsjax bfloat16": None,
+    }
+    for name in filter(None, precision.values()):
+        with jax.default_matmul_precision(name):
+            pass
+    products = {case.name for case in compare.products("cuda", None)}
+    assert products == {"JAX float32 product", "JAX TF32 product", "JAX bfloat16 product"}
+    assert all(row.matmul_precision is None for row in rows.capsjax_rows("cpu"))
+
+
+def test_without_pytorch_the_report_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "benchmarking.torch_cases", raising=False)
+    monkeypatch.delattr("benchmarking.torch_cases", raising=False)
+    notes = []
+    assert compare.torch_here(notes, "cpu") is None
+    assert 'pip install -e ".[bench]"' in notes[0]
+
+
+def row(name, library, precision, seconds, **facts):
+    facts = {"kind": "row", "library": library, "precision": precision, **facts}
+    return {"name": name, **facts, "seconds": seconds}
+
+
+def stored_results(**sections):
+    """What a JSON file holds."""
+    return json.loads(
+        json.dumps(
+            {
+                "hardware": {
+                    "processor": "A processor",
+                    "cpu_count": 2,
+                    "memory_bytes": 16 * 10**9,
+                    "device": "cpu",
+                    "backend": "cpu",
+                },
+                "versions": {"python": "3.12", "jax": "0.10", "flax": "0.12"},
+                "date": "2025-01-01",
+                "command": "experiments/benchmark.py",
+                "interrupted": False,
+                "sections": sections,
+            }
+        )
+    )
+
+
+COMPARED = {
+    "network": "full",
+    "task": "training",
+    "batch_size": 128,
+    "operations": 170 * 10**9,
+    "rows": [
+        row(
+            "JAX product", "JAX", "float32", [0.2, 0.1, 0.3], kind="product", operations=2 * 10**10
+        ),
+        row("JAX bf16", "JAX", "bfloat16", [0.1], kind="product", operations=2 * 10**10),
+        row("capsjax plain", "capsjax", "float32", [2.0]),
+        row("capsjax float32", "capsjax", "float32", [0.9, 1.0, 7.0], memory_bytes=2 * 10**9),
+        row("capsjax bfloat16", "capsjax", "bfloat16", [0.5]),
+        row("PyTorch a", "PyTorch", "float32", [6.0], layout="default layout"),
+        row("PyTorch b", "PyTorch", "float32", [4.9], layout="channels_last"),
+        row("PyTorch c", "PyTorch", "bfloat16", [3.0], layout="channels_last"),
+        row("PyTorch d", "PyTorch", "float32", [], note="failed: no compiler"),
+    ],
+}
+
+
+def test_the_report_says_what_the_table_comes_to():
+    text = benchmark.markdown(stored_results(compare={"groups": [COMPARED], "notes": ["A note."]}))
+    assert (
+        "training, full network, float32: 4.90 x the best PyTorch float32 (channels_last); "
+        "170 % of the float32 matrix-product rate (nominal operations)"
+    ) in text
+    assert (
+        "training, full network, bfloat16: 9.80 x the best PyTorch float32 (channels_last), "
+        "6.00 x the best PyTorch bfloat16 autocast (channels_last); 340 % of the float32 "
+        "matrix-product rate, 170 % of the bfloat16 matrix-product rate (nominal operations)"
+    ) in text
+    line = "| capsjax float32 | 128 | 1.00 | 0.900 to 7.00 | 170 | 170 % | - | 4.90 | 2.00 | - |"
+    assert line in text
+    assert "PyTorch d: failed: no compiler." in text
+    assert "A note." in text
+    assert "A processor, 2 cores, 16 GB; Python 3.12, jax 0.10, flax 0.12; 2025-01-01" in text
+
+
+def test_the_share_of_routing_needs_both_sections():
+    layer = {"side": 28, "batch_size": 128, "rows": [{"seconds": [3.0]}, {"seconds": [0.25]}]}
+    both = {"compare": {"groups": [COMPARED]}, "memory": {"layers": [layer]}}
+    said = "Votes and routing alone take 25 % of a float32 training step."
+    assert benchmark.routing_share(both) == [said]
+    assert benchmark.routing_share({"compare": both["compare"]}) == []
+    assert benchmark.routing_share({"memory": both["memory"]}) == []
+
+
+def test_the_report_of_a_run_without_pytorch_compares_with_products_alone():
+    alone = {**COMPARED, "rows": [r for r in COMPARED["rows"] if r["library"] != "PyTorch"]}
+    text = benchmark.markdown(stored_results(compare={"groups": [alone], "notes": []}))
+    assert "float32: 170 % of the float32 matrix-product rate (nominal operations)" in text
+    assert "x the best PyTorch float32 (" not in text
+
+
+@pytest.mark.parametrize("name", benchmark.SECTIONS)
+def test_a_section_of_which_nothing_was_measured_can_be_reported(name):
+    assert benchmark.markdown(stored_results(**{name: {}}))
+
+
+def test_work_of_others_is_told():
+    share = OtherWork().share()
+    assert share is None or 0 <= share < 2
+    quiet = [{"others": [0.0, 0.5]}, {"others": [0.01, None]}, {"note": "skipped"}]
+    assert others_line(quiet) == [
+        "While this was measured others used 1 % of the processors (median of all calls; at most "
+        "50 %)."
+    ]
+    assert "repeat it on an idle machine" in others_line([{"others": [0.2]}])[0]
+    assert others_line([{"others": [None]}]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0, "0"),
+        (0.012345, "0.0123"),
+        (0.9999, "1.00"),
+        (1.0, "1.00"),
+        (12.34, "12.3"),
+        (99.96, "100"),
+        (1234.5, "1,234"),
+    ],
+)
+def test_numbers_have_three_digits(value, text):
+    assert tables.number(value) == text
+
+
+def flags(monkeypatch, **values):
+    values = {"sections": [], "quick": False, "json": "", "figures": "", **values}
+    monkeypatch.setattr(benchmark, "FLAGS", types.SimpleNamespace(**values))
+
+
+def test_an_existing_file_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    def measure_sections(*_):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(benchmark, "measure_sections", measure_sections)
+    file = tmp_path / "results.json"
+    file.write_text("mine")
+    flags(monkeypatch, json=str(file))
+    with pytest.raises(ValueError, match=r"results\.json exists already"):
+        benchmark.main()
+    assert file.read_text() == "mine"
+    flags(monkeypatch, json=str(tmp_path / "folder"), figures=str(tmp_path), sections=["compare"])
+    with pytest.raises(ValueError, match="--figures draws the section 'scaling'"):
+        benchmark.main()
+
+
+def test_a_wrong_section_is_one_line_with_the_nearest():
+    command = [sys.executable, "experiments/benchmark.py", "--sections=compar"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "did you mean 'compare'?" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_which_sections_are_measured():
+    on_cpu = [name for name in benchmark.SECTIONS if name != "epoch"]
+    assert benchmark.chosen_sections([], False, "cpu") == on_cpu
+    assert benchmark.chosen_sections([], False, "cuda") == list(benchmark.SECTIONS)
+    assert benchmark.chosen_sections([], True, "cuda") == ["compare"]
+    assert benchmark.chosen_sections(["memory"], True, "cpu") == ["memory"]
+    with pytest.raises(ValueError, match="is for a GPU"):
+        benchmark.chosen_sections(["epoch"], False, "cpu")
+
+
+def use_section(monkeypatch, cases):
+    """Measure those cases as the only section."""
+
+    def run(section, settings):
+        section["groups"] = [{**COMPARED, "rows": []}]
+        measure(cases, section["groups"][0]["rows"], Effort(2, 0.0), "title")
+
+    sections = {"compare": benchmark.Section(run, compare.markdown)}
+    monkeypatch.setattr(benchmark, "SECTIONS", sections)
+
+
+def case(name, run):
+    facts = {"kind": "row", "library": "capsjax", "precision": "float32"}
+    return Case(name, lambda: Prepared(run, 1.0, {}), facts)
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def interrupted(count):
+        calls.append(count)
+        if len(calls) == 3:  # after the warm-up and the first round
+            raise KeyboardInterrupt
+
+    use_section(monkeypatch, [case("whole", lambda count: None), case("half", interrupted)])
+    flags(monkeypatch, json=str(tmp_path / "new" / "results.json"))
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.main()
+    results = json.loads((tmp_path / "new" / "results.json").read_text())
+    assert results["interrupted"]
+    whole, half = results["sections"]["compare"]["groups"][0]["rows"]
+    assert (len(whole["seconds"]), len(half["seconds"])) == (2, 1)
+    printed = capsys.readouterr().out
+    assert "| whole |" in printed
+    assert "Interrupted" in printed
+    assert {"hardware", "versions", "date", "command", "sections"} <= results.keys()
+
+
+def test_a_section_that_fails_does_not_take_the_others_with_it(tmp_path, monkeypatch, capsys):
+    def fail(count):
+        raise RuntimeError("out of memory")
+
+    use_section(monkeypatch, [case("whole", lambda count: None), case("fails", fail)])
+    flags(monkeypatch, json=str(tmp_path / "results.json"))
+    with pytest.raises(ValueError, match="not all was measured: compare"):
+        benchmark.main()
+    section = json.loads((tmp_path / "results.json").read_text())["sections"]["compare"]
+    assert section["error"] == "RuntimeError: out of memory"
+    assert "Not all was measured: RuntimeError" in capsys.readouterr().out
+
+
+def test_the_memory_of_votes_is_measured(monkeypatch):
+    small = {"SIDES": (28,), "TYPES": 1, "BATCH_SIZES": {28: 8}, "EFFORT": Effort(3, 0.0)}
+    for name, value in small.items():
+        monkeypatch.setattr(memory, name, value)
+    monkeypatch.setattr(memory, "_compile_steps", lambda steps: None)
+    section = {}
+    memory.run(section, Settings("cpu", True, 10**9))
+    (group,) = section["layers"]
+    assert (group["lower"], group["batch_size"]) == (36, 8)
+    assert [row["votes"] for row in group["rows"]] == ["held", "recomputed"]
+    assert all(len(row["seconds"]) == 3 and row["temporary_bytes"] for row in group["rows"])
+    assert "| 28x28 | 36.0 | 8.00 |" in memory.markdown(section)
+    # A batch that would not fit becomes one that does.
+    most = memory._layer("held", 28, 2)[1]["temporary_bytes"] / memory.PART
+    memory.run(section, Settings("cpu", True, int(most) + 1))
+    assert section["layers"][0]["batch_size"] == 2
+
+
+def test_scaling_is_drawn_and_tabulated(tmp_path):
+    points = [
+        {"name": f"{form} {value}", "form": form, "value": value, "batch_size": value}
+        | {"seconds": [0.1 * value**0.5]}
+        for form in scaling.COLORS
+        for value in (1, 4, 16)
+    ]
+    points[-1] |= {"seconds": [], "note": "needs 9 GB"}
+    section = {"sweeps": dict.fromkeys(scaling.SWEEPS, points), "notes": []}
+    drawn = scaling.figures(section, "A processor")
+    assert set(drawn) == {"scaling-batch", "scaling-rounds", "scaling-size"}
+    for name, figure in drawn.items():
+        figure.savefig(tmp_path / f"{name}.png")
+        assert "A processor" in figure.get_suptitle().splitlines()[1]
+    text = scaling.markdown(section)
+    assert "| 4 | 20.0 | 20.0 | 20.0 |" in text
+    assert "needs 9 GB" in text
+    assert scaling.figures({}, "A processor") == {}
+
+
+def test_startup_reads_the_summary(tmp_path, monkeypatch):
+    seen = []
+
+    def run(command, env, **_):
+        workdir = next(each for each in command if each.startswith("--workdir=")).split("=")[1]
+        (tmp_path / "cold").mkdir(exist_ok=True)
+        summary = {"seconds_to_first_step": 4.0}
+        (tmp_path / "cold" / "summary.json").write_text(json.dumps(summary))
+        seen.append((workdir, env["CAPSJAX_CACHE_DIR"], "JAX_COMPILATION_CACHE_DIR" in env))
+        return subprocess.CompletedProcess(command, len(seen) - 1, "", "first\nlast words")
+
+    monkeypatch.setattr(startup.subprocess, "run", run)
+    times = startup.train_once(tmp_path, "cold")
+    assert seen == [(str(tmp_path / "cold"), str(tmp_path / "cache"), False)]
+    assert times["seconds_to_first_step"] == 4.0
+    assert times["compile_seconds"] is None
+    text = startup.markdown({"runs": [{"start": "cold", **times}]})
+    assert "| empty compilation cache | 4.00 (4.00 to 4.00) | - |" in text
+    with pytest.raises(OSError, match="last words"):
+        startup.train_once(tmp_path, "cold")
+
+
+def test_an_epoch_is_one_call(monkeypatch):
+    counts = []
+
+    def prepare_training(config, *_):
+        assert config.model.compute.dtype == "bfloat16"
+        assert config.augment.max_shift == 2
+        return Prepared(counts.append, 0.001, {}, most=468)
+
+    monkeypatch.setattr(jax_cases, "prepare_training", prepare_training)
+    section = {}
+    evaluation.run_epoch(section, Settings("cuda", False, 10**9))
+    assert set(counts) == {468}
+    assert section["rows"][0]["count"] == 1
+    assert section["images"] == 59_904
+    with pytest.raises(ValueError, match="for a GPU"):
+        evaluation.run_epoch({}, Settings("cpu", False, 10**9))
