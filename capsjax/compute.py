@@ -17,7 +17,8 @@ class Compute:
 
     Attributes:
       dtype: what the operands of convolutions and votes are rounded to, "float32" or "bfloat16".
-        Parameters, sums, squash, routing logits, decoder and losses are float32 always.
+        Parameters, sums, squash, routing logits, decoder and losses are float32 always (XLA's
+        own form of convolution, on accelerators, rounds its result too).
       conv: form of the convolutions, see `capsjax.conv.conv2d`.
       votes: "held" in memory for the whole batch; "recomputed", never held, in float32, where
         routing needs them (for routing algorithms that can); or "auto".

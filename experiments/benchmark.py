@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,10 +62,17 @@ def define_flags() -> None:
     flags.DEFINE_bool("quick", False, "A minute and a half: training, fewer forms and repeats.")
     flags.DEFINE_string("json", "", "File for all numbers; it must not exist yet.")
     flags.DEFINE_string("figures", "", "Folder for the figures of the section scaling.")
+    flags.DEFINE_list("tasks", [], "Of compare: training, inference; both, but with --quick.")
+    flags.DEFINE_list("networks", [], "Of compare: full, small; both by default.")
     flags.DEFINE_list("sections", [], f"Which of {', '.join(SECTIONS)}; all by default.")
 
 
 def main() -> None:
+    known = Settings._field_defaults
+    for task in FLAGS.tasks:
+        look_up(dict.fromkeys(known["tasks"]), task, "task")
+    for network in FLAGS.networks:
+        look_up(dict.fromkeys(known["networks"]), network, "network")
     names = chosen_sections(FLAGS.sections, FLAGS.quick, device_name())
     if FLAGS.figures and "scaling" not in names:
         raise ValueError("--figures draws the section 'scaling', which is not to be measured")
@@ -79,7 +86,7 @@ def main() -> None:
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
 
-    results = measure_sections(names, FLAGS.quick)
+    results = measure_sections(names, FLAGS.quick, FLAGS.tasks, FLAGS.networks)
     print(markdown(results))
     if json_file is not None:
         write_json(json_file, results)
@@ -113,7 +120,9 @@ def chosen_sections(wanted: list[str], quick: bool, device: str) -> list[str]:
     return [name for name in SECTIONS if name != "epoch" or device == "cuda"]
 
 
-def measure_sections(names: list[str], quick: bool) -> dict[str, Any]:
+def measure_sections(
+    names: list[str], quick: bool, tasks: Sequence[str] = (), networks: Sequence[str] = ()
+) -> dict[str, Any]:
     """Measure, until all is done or Ctrl-C ends it. A section that fails is not the end of all.
 
     Returns:
@@ -137,6 +146,10 @@ def measure_sections(names: list[str], quick: bool) -> dict[str, Any]:
         "sections": {},
     }
     settings = Settings(device_name(), quick, limit)
+    if quick or tasks:
+        settings = settings._replace(tasks=tuple(tasks) or ("training",))
+    if networks:
+        settings = settings._replace(networks=tuple(networks))
     try:
         for name in names:
             section = results["sections"][name] = {}

@@ -408,7 +408,8 @@ def test_numbers_have_three_digits(value, text):
 
 
 def flags(monkeypatch, **values):
-    values = {"sections": [], "quick": False, "json": "", "figures": "", **values}
+    none = {"sections": [], "tasks": [], "networks": [], "quick": False, "json": "", "figures": ""}
+    values = {**none, **values}
     monkeypatch.setattr(benchmark, "FLAGS", types.SimpleNamespace(**values))
 
 
@@ -434,6 +435,15 @@ def test_a_wrong_section_is_one_line_with_the_nearest():
     assert done.returncode == 1
     assert "did you mean 'compare'?" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"tasks": ["train"]}, "training"), ({"networks": ["ful"]}, "full")]
+)
+def test_a_wrong_task_or_network_names_the_nearest(monkeypatch, wrong, message):
+    flags(monkeypatch, **wrong)
+    with pytest.raises(ValueError, match=f"did you mean '{message}'"):
+        benchmark.main()
 
 
 def test_which_sections_are_measured():

@@ -1,12 +1,15 @@
-"""The two forms of the convolution are one function; sizes without padding."""
+"""The forms of the convolution are one function; which is chosen; sizes without padding."""
 
 import chex
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
 from capsjax import conv
+
+FORMS = ("patches", "fourier", "lax")
 
 # Neither the images nor the kernels are square, and there are several channels.
 SHAPES = {
@@ -28,20 +31,21 @@ def operands(request):
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_patches_and_lax_agree_in_value_and_gradients(operands, stride):
+def test_the_forms_agree_in_value_and_gradients(operands, stride):
     def weighted(x, kernel, form):
         out = conv.conv2d(x, kernel, stride, form)
         return jnp.sum(normal(2, out.shape) * out), out
 
     results = {}
-    for form in ("patches", "lax"):
+    for form in FORMS:
         gradient = jax.grad(weighted, (0, 1), has_aux=True)
         (dx, dkernel), out = jax.jit(gradient, static_argnums=2)(*operands, form)
         results[form] = {"out": out, "dx": dx, "dkernel": dkernel}
     chex.assert_trees_all_close(results["patches"], results["lax"], atol=2e-5)
+    chex.assert_trees_all_close(results["fourier"], results["lax"], atol=2e-5)
 
 
-@pytest.mark.parametrize("form", ["patches", "lax", "auto"])
+@pytest.mark.parametrize("form", [*FORMS, "auto"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_against_loops(stride, form):
     x, kernel = normal(0, (2, 7, 5, 2)), normal(1, (3, 2, 2, 3))
@@ -58,11 +62,12 @@ def test_against_loops(stride, form):
 def test_the_kernel_is_not_flipped():
     x = jnp.array([1.0, 2.0, 4.0]).reshape(1, 1, 3, 1)
     kernel = jnp.array([10.0, 1.0]).reshape(1, 2, 1, 1)
-    for form in ("patches", "lax"):
-        np.testing.assert_allclose(conv.conv2d(x, kernel, form=form).ravel(), [12.0, 24.0])
+    for form in FORMS:
+        out = conv.conv2d(x, kernel, form=form)
+        np.testing.assert_allclose(out.ravel(), [12.0, 24.0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["patches", "lax"])
+@pytest.mark.parametrize("form", FORMS)
 def test_the_sizes_of_the_paper(form):
     # VALID: 28 -> 20 -> 6; with Flax's default, SAME, it would be 28 -> 14.
     def first_and_second(images):
@@ -83,7 +88,7 @@ def test_output_size(size, kernel, stride, expected):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (8, 20), (20, 8)])
-@pytest.mark.parametrize("form", ["patches", "lax"])
+@pytest.mark.parametrize("form", FORMS)
 def test_an_image_that_is_too_small_is_refused_with_both_sizes(size, form):
     with pytest.raises(ValueError, match=f"9x9 kernel and gets {size[0]}x{size[1]}"):
         conv.conv2d(jnp.ones((1, *size, 1)), jnp.ones((9, 9, 1, 2)), form=form)
@@ -98,10 +103,53 @@ def test_unknown_form_names_the_nearest():
         conv.conv2d(jnp.ones((1, 4, 4, 1)), jnp.ones((2, 2, 1, 1)), form="patch")
 
 
-@pytest.mark.parametrize(("backend", "form"), [("cpu", "patches"), ("gpu", "lax"), ("tpu", "lax")])
-def test_chosen_form(monkeypatch, backend, form):
+@pytest.mark.parametrize("form", [*FORMS, "auto"])
+def test_unknown_number_type_names_the_nearest(monkeypatch, form):
+    # Without type checking, which is on in tests alone and has errors of its own.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match="'float31'; did you mean 'float32'"):
+        conv.conv2d(jnp.ones((1, 4, 4, 1)), jnp.ones((2, 2, 1, 1)), form=form, dtype="float31")
+
+
+# Images, kernel and stride of the two convolutions of the paper, at its batch size.
+FIRST = (128, 28, 28, 1), (9, 9, 1, 256), 1
+SECOND = (128, 20, 20, 256), (9, 9, 256, 256), 2
+
+
+@pytest.mark.parametrize(("layer", "form"), [(FIRST, "patches"), (SECOND, "fourier")])
+def test_chosen_form_of_the_paper_on_a_cpu(layer, form):
+    # The first has one channel: its transforms would cost more than the products that they save.
+    assert conv.choose_form(*layer) == form
+
+
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+@pytest.mark.parametrize("layer", [FIRST, SECOND])
+def test_chosen_form_of_an_accelerator_is_its_own(monkeypatch, layer, backend):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert conv.chosen_form() == form
+    assert conv.choose_form(*layer) == "lax"
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("channels", [1, 256])
+def test_a_kernel_of_one_pixel_is_not_transformed(channels, stride):
+    assert conv.choose_form((128, 20, 20, channels), (1, 1, channels, 256), stride) == "patches"
+
+
+def test_the_kernel_is_not_transformed_for_a_single_image():
+    # 148 products of 25 · 1024 · 256 for the kernel alone, against 36 · 81 · 256 · 256.
+    (_, *image), kernel, stride = SECOND
+    assert conv.choose_form((1, *image), kernel, stride) == "patches"
+
+
+@pytest.mark.parametrize(("images", "form"), [(1, "patches"), (128, "fourier")])
+def test_auto_computes_in_the_chosen_form(images, form):
+    (_, *image), kernel, stride = SECOND
+    operands = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((images, *image), kernel)]
+    programs = {
+        form: str(jax.make_jaxpr(lambda *xs, form=form: conv.conv2d(*xs, stride, form))(*operands))
+        for form in (*FORMS, "auto")
+    }
+    assert [name for name in FORMS if programs[name] == programs["auto"]] == [form]
 
 
 def test_patches_are_flattened_by_row_column_channel():

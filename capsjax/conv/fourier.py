@@ -1,4 +1,4 @@
-"""Convolution in the frequency domain: a quarter of the multiplications, all in matrix products.
+"""Convolution in the frequency domain: a third of the multiplications, all in matrix products.
 
 A convolution of stride s is a sum over s² phases: the pixels of one phase form a smaller image,
 which meets every s-th row and column of the kernel, at stride one. A real discrete Fourier
@@ -65,7 +65,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(image: tuple[int, int], kernel: tuple[int, int], stride: int) -> Plan:
-    """The plan with the fewest products, for images and a kernel of those rows and columns.
+    """The plan with the fewest points in all, for images and a kernel of those rows and columns.
 
     >>> make_plan((20, 20), (9, 9), 2).points
     (10, 10)
@@ -148,7 +148,7 @@ def conv2d_fourier(
     The transforms are computed in float32 and rounded to `dtype` for the products between
     them, which accumulate in float32. It has a reverse-mode gradient and no forward-mode one.
     """
-    return _convolve(stride, dtype, x, kernel)
+    return _convolve(stride, dtype, x.astype(jnp.float32), kernel.astype(jnp.float32))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -164,7 +164,7 @@ def _forward(stride, dtype, x, kernel):
         return y, (x, kernel, W, X)
     y = lax.map(lambda part: _forward_chunk(plan, dtype, part, W)[0], _split(x, chunks))
     # The transformed images, several times larger than x, are computed again when needed.
-    return y.reshape(-1, *y.shape[2:]), (x, kernel, W, None)
+    return _joined(y, len(x)), (x, kernel, W, None)
 
 
 def _backward(stride, dtype, saved, dy):
@@ -180,12 +180,12 @@ def _backward(stride, dtype, saved, dy):
             dx, more = _backward_chunk(plan, dtype, part, W, X, dy)
             return dW + more, dx
 
-        m, o, c = W.shape
-        dW = jnp.zeros((m, c, o))
+        dW = jnp.zeros((W.shape[0], W.shape[2], W.shape[1]))
         dW, dx = lax.scan(one_chunk, dW, (_split(x, chunks), _split(dy, chunks)))
-        dx = dx.reshape(x.shape)
+        dx = _joined(dx, len(x))
     _, B, _ = make_matrices(plan.points, plan.taps, plan.tile)
-    dphases = (B.T @ dW.reshape(len(B), -1)).reshape(-1, *dW.shape[1:])
+    m, c, o = dW.shape
+    dphases = (B.T @ dW.reshape(m, c * o)).reshape(-1, c, o)
     (dkernel,) = jax.linear_transpose(functools.partial(_phases, plan), kernel)(dphases)
     return dx, dkernel
 
@@ -217,12 +217,13 @@ def _backward_chunk(plan: Plan, dtype: str, x: Array, W: Array, X: Array, dy: Ar
     m, c, t = X.shape
     sizes = (plan.tile[axis] * plan.tiles[axis] - dy.shape[1 + axis] for axis in range(2))
     dy = jnp.pad(dy, ((0, 0), *((0, missing) for missing in sizes), (0, 0)))
-    dy = dy.reshape(len(x), plan.tiles[0], plan.tile[0], plan.tiles[1], plan.tile[1], -1)
-    dy = dy.transpose(2, 4, 0, 1, 3, 5).reshape(C.shape[0], -1)
-    dY = (C.T @ dy).astype(OPERAND_TYPES[dtype]).reshape(m, t, -1)
+    o = dy.shape[3]
+    dy = dy.reshape(len(x), plan.tiles[0], plan.tile[0], plan.tiles[1], plan.tile[1], o)
+    dy = dy.transpose(2, 4, 0, 1, 3, 5).reshape(len(C), t * o)
+    dY = (C.T @ dy).astype(OPERAND_TYPES[dtype]).reshape(m, t, o)
     dX = jnp.matmul(dY, W, preferred_element_type=jnp.float32)
     dW = jnp.matmul(X, dY, preferred_element_type=jnp.float32)
-    dtiles = (A.T @ dX.reshape(m, t * c)).reshape(-1, t, c)
+    dtiles = (A.T @ dX.reshape(m, t * c)).reshape(A.shape[1], t, c)
     (dx,) = jax.linear_transpose(functools.partial(_tiles, plan), x)(dtiles)
     return dx, dW
 
@@ -232,7 +233,7 @@ def _transform_images(plan: Plan, dtype: str, x: Array) -> Array:
     A, _, _ = make_matrices(plan.points, plan.taps, plan.tile)
     points, t, c = (tiles := _tiles(plan, x)).shape
     X = A @ tiles.transpose(0, 2, 1).reshape(points, c * t)
-    return X.astype(OPERAND_TYPES[dtype]).reshape(-1, c, t)
+    return X.astype(OPERAND_TYPES[dtype]).reshape(len(A), c, t)
 
 
 def _transform_kernel(plan: Plan, dtype: str, kernel: Array) -> Array:
@@ -275,14 +276,21 @@ def _phases(plan: Plan, kernel: Array) -> Array:
 
 
 def _plan_of(x: Array, kernel: Array, stride: int) -> tuple[Plan, int]:
-    """The plan, and the number of chunks of the batch: a divisor of it."""
+    """The plan, and the number of chunks of the batch."""
     n, h, w, c = x.shape
     plan = make_plan((h, w), kernel.shape[:2], stride)
     of_image = num_products(plan.points) * math.prod(plan.tiles) * stride**2 * c * 4
     largest = max(1, MAX_CHUNK_BYTES // of_image)
-    chunks = next(k for k in range(1, n + 1) if n % k == 0 and n // k <= largest) if n else 1
-    return plan, chunks
+    return plan, max(1, -(-n // largest))
 
 
 def _split(x: Array, chunks: int) -> Array:
-    return x.reshape(chunks, -1, *x.shape[1:])
+    """(n, ...) -> (chunks, size, ...), with zeros after the last example."""
+    size = -(-len(x) // chunks)
+    x = jnp.pad(x, ((0, chunks * size - len(x)), *((0, 0) for _ in x.shape[1:])))
+    return x.reshape(chunks, size, *x.shape[1:])
+
+
+def _joined(x: Array, n: int) -> Array:
+    """The first n examples of what `_split` made."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])[:n]

@@ -13,6 +13,7 @@ in matrix products whose operands stay in the cache; and their gradient is of th
 """
 
 import functools
+import math
 import operator
 from collections.abc import Sequence
 
@@ -61,7 +62,7 @@ def dynamic_routing_from_poses(
     check_votes(u, W)
     *batch, i, p = u.shape
     # The axis of the lower capsules stands last, because it is long: (n, p, i) and (j, d, p·i).
-    u = u.reshape(-1, i, p).transpose(0, 2, 1)
+    u = u.reshape(math.prod(batch), i, p).transpose(0, 2, 1)
     W = W.transpose(1, 2, 3, 0)
     j, d = W.shape[:2]
     if bias is None:
@@ -75,32 +76,34 @@ def dynamic_routing_from_poses(
         leaky=leaky,
         squash=functools.partial(squash, eps=eps, eps_at=eps_at),
     )
-    groups = _number_of_groups(*u.shape)
+    n, groups = len(u), _number_of_groups(*u.shape)
     if groups == 1:
         v, c = route(u)
     else:
-        v, c = lax.map(route, u.reshape(groups, -1, p, i))
-        v, c = (jnp.moveaxis(x, 0, 1).reshape(j, -1, x.shape[-1]) for x in (v, c))
+        size = -(-n // groups)
+        u = jnp.pad(u, ((0, groups * size - n), (0, 0), (0, 0)))
+        v, c = lax.map(route, u.reshape(groups, size, p, i))
+        v, c = (jnp.moveaxis(x, 0, 1).reshape(j, groups * size, -1)[:, :n] for x in (v, c))
     v, c = v.transpose(1, 0, 2).reshape(*batch, j, d), c.transpose(1, 2, 0).reshape(*batch, i, j)
     return Routed(v=v, a=safe_norm(v, eps=eps if eps_at == "root" else 0.0), c=c)
 
 
 def _number_of_groups(n: int, p: int, i: int) -> int:
-    """Into how many equal groups of images a batch is cut."""
+    """Into how many groups of images a batch is cut."""
     largest = max(MIN_GROUP, MAX_GROUP_BYTES // (4 * p * i))
-    return next(k for k in range(1, n + 1) if n % k == 0 and n // k <= largest) if n else 1
+    return max(1, -(-n // largest))
 
 
 def _route_group(u, W, bias, num_iterations, gradient, leaky, squash) -> tuple[Array, Array]:
     """Poses (j, n, d) and coupling coefficients (j, n, i) for u (n, p, i) and W (j, d, p·i)."""
-    n, _, i = u.shape
+    n, p, i = u.shape
     num_upper, d, _ = W.shape
     bias = bias[:, None]
 
     def alike(u: Array, W: Array, bias: Array) -> tuple[Array, Array]:
         """The first round, whose logits are zero: one product for all upper capsules."""
         c = 1.0 / (num_upper + leaky)
-        s = c * (u.reshape(n, -1) @ W.reshape(num_upper * d, -1).T)
+        s = c * (u.reshape(n, p * i) @ W.reshape(num_upper * d, -1).T)
         s = s.reshape(n, num_upper, d).transpose(1, 0, 2)
         return squash(s + bias), jnp.full((num_upper, n, i), c, u.dtype)
 
@@ -142,7 +145,7 @@ def _agreement(total: Array, W: Array, u: Array) -> Array:
 @jax.checkpoint
 def _weighted_sum(c: Array, W: Array, u: Array) -> Array:
     """The sum (n, d) of an upper capsule's votes, weighted by c (n, i)."""
-    return (c[:, None] * u).reshape(len(u), -1) @ W.T
+    return (c[:, None] * u).reshape(len(u), W.shape[1]) @ W.T
 
 
 def couple(b: Float[Array, "j *rest"], leaky: bool = False) -> Float[Array, "j *rest"]:

@@ -24,8 +24,9 @@ def run(section: dict[str, Any], settings: Settings) -> None:
     # in both libraries, so there is never one alone.
     effort = Effort(2, 0.5, 2, warmups=0) if settings.quick else Effort(5, 3.0, 2)
     groups = section["groups"] = []
-    for network, preset in NETWORKS.items():
-        for task in ["training"] if settings.quick else ["training", "inference"]:
+    for network in settings.networks:
+        preset = NETWORKS[network]
+        for task in settings.tasks:
             config = jax_cases.bench_config(preset, {})
             group = {
                 "network": network,

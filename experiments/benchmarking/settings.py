@@ -8,8 +8,12 @@ class Settings(NamedTuple):
     device: "cpu", "cuda" or JAX's name of another.
     quick: measure less, in a minute and a half.
     memory_bytes: that programs may use: of the machine, or of its GPU.
+    tasks: of the section "compare": "training", "inference" or both.
+    networks: of the same: "full", "small" or both.
     """
 
     device: str
     quick: bool
     memory_bytes: int
+    tasks: tuple[str, ...] = ("training", "inference")
+    networks: tuple[str, ...] = ("full", "small")

@@ -1,0 +1,235 @@
+"""How a network is computed changes what it computes by rounding alone."""
+
+import dataclasses
+import functools
+import math
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+from capsjax.compute import Compute
+from capsjax.config import make_config
+from capsjax.conv import conv2d
+from capsjax.layers import Conv, DenseCaps
+from capsjax.notation import Routed
+from capsjax.ops import predict_votes
+from capsjax.routing import make_routing
+from capsjax.training.build import build
+from tests.tiny import tiny_config
+
+# The default generator takes longer to compile than all that is tested here.
+KEY = jax.random.key(0, impl="rbg")
+N, LOWER, P = 5, 6, 3
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstVote:
+    """A routing algorithm that cannot do without votes: the first capsule's are the poses."""
+
+    def learned_arrays(self, i, j, d):
+        return {}
+
+    def __call__(self, votes, activations, learned):
+        v = votes[..., 0, :, :]
+        return Routed(v, jnp.linalg.norm(v, axis=-1), jnp.ones(votes.shape[:-1]))
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Without type checking, which is on in tests alone and has errors of its own."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"conv": "fourrier"}, "compute.conv.*'fourrier'; did you mean 'fourier'"),
+        ({"votes": "recompute"}, "compute.votes.*'recompute'; did you mean 'recomputed'"),
+        ({"dtype": "bfloat"}, "compute.dtype.*'bfloat'; did you mean 'bfloat16'"),
+        ({"dtype": "float16"}, "known: bfloat16, float32"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_unknown_values_name_the_nearest(setting, message):
+    with pytest.raises(ValueError, match=message):
+        Compute(**setting)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_unknown_values_of_a_config_are_refused():
+    for name in ("conv", "votes", "dtype"):
+        config = tiny_config(**{f"model__compute__{name}": "other"})
+        with pytest.raises(ValueError, match=rf"model\.compute\.{name}"):
+            build(config, (8, 8, 1), 10, 128)
+
+
+def test_auto_recomputes_votes_on_a_cpu_and_holds_them_elsewhere(monkeypatch):
+    routings = [make_routing(name) for name in ("dynamic", "uniform")]
+    for backend, recomputes in (("cpu", True), ("gpu", False), ("tpu", False)):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        for routing in routings:
+            assert Compute().recomputes_votes(routing) == recomputes
+            assert Compute(votes="recomputed").recomputes_votes(routing)
+            assert not Compute(votes="held").recomputes_votes(routing)
+
+
+def test_routing_that_needs_votes_gets_them_or_is_refused():
+    for votes in ("auto", "held"):
+        assert not Compute(votes=votes).recomputes_votes(FirstVote())
+        layer = DenseCaps(4, 2, FirstVote(), compute=Compute(votes=votes))
+        ((v, _, _), u_hat), _ = layer.init_with_output(KEY, normal(0, N, LOWER, P))
+        np.testing.assert_array_equal(v, u_hat[:, 0])
+    layer = DenseCaps(4, 2, FirstVote(), compute=Compute(votes="recomputed"))
+    with pytest.raises(ValueError, match=r"FirstVote has no form .* 'held' or 'auto'"):
+        layer.init(KEY, normal(0, N, LOWER, P))
+
+
+def dense(votes, dtype="float32", **routing):
+    compute = Compute(votes=votes, dtype=dtype)
+    return DenseCaps(4, 2, make_routing("dynamic", use_bias=True, **routing), compute=compute)
+
+
+def test_held_and_recomputed_votes_route_alike():
+    u = normal(0, N, LOWER, P)
+    params = {"params": {"W": normal(1, LOWER, 4, 2, P), "bias": normal(2, 4, 2)}}
+    (held, u_hat), (recomputed, same) = (
+        jax.jit(dense(votes, leaky=True).apply)(params, u) for votes in ("held", "recomputed")
+    )
+    chex.assert_trees_all_close(recomputed, held, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(same, u_hat)
+    np.testing.assert_allclose(u_hat, predict_votes(u, params["params"]["W"]), atol=1e-5)
+    assert np.ptp(held.c) > 0.1
+
+
+def test_recomputed_votes_are_of_float32_and_the_shown_ones_are_rounded():
+    u = normal(0, N, LOWER, P)
+    params = {"params": {"W": normal(1, LOWER, 4, 2, P), "bias": normal(2, 4, 2)}}
+    exact, exact_votes = dense("recomputed").apply(params, u)
+    routed, votes = dense("recomputed", "bfloat16").apply(params, u)
+    chex.assert_trees_all_equal(routed, exact)
+    assert 1e-4 < np.abs(votes - exact_votes).max() < 5e-2
+    from_rounded, held = dense("held", "bfloat16").apply(params, u)
+    np.testing.assert_array_equal(held, votes)
+    assert 1e-5 < np.abs(from_rounded.v - exact.v).max() < 2e-2
+
+
+@pytest.mark.parametrize("votes", ["held", "recomputed"])
+def test_recomputed_votes_exist_for_those_who_look_alone(votes):
+    layer, u = dense(votes), jax.ShapeDtypeStruct((64, 48, P), jnp.float32)
+    params = jax.eval_shape(layer.init, KEY, u)
+
+    def has_votes(f):
+        text = jax.jit(f).lower(params, u).compile().as_text()
+        sizes = re.findall(r"f32\[([0-9,]+)\]", text)
+        return max(math.prod(map(int, size.split(","))) for size in sizes) >= 64 * 48 * 4 * 2
+
+    assert has_votes(layer.apply)
+    assert has_votes(lambda params, u: layer.apply(params, u)[0]) == (votes == "held")
+
+
+def test_conv_takes_its_form_and_its_type():
+    x, kernel = normal(0, 2, 9, 8, 3), normal(1, 3, 3, 3, 4)
+    params = {"params": {"kernel": kernel, "bias": jnp.zeros(4)}}
+    for form in ("patches", "fourier", "lax"):
+        for dtype in ("float32", "bfloat16"):
+            layer = Conv(4, 3, 2, compute=Compute(conv=form, dtype=dtype))
+            expected = jax.jit(functools.partial(conv2d, stride=2, form=form, dtype=dtype))
+            np.testing.assert_array_equal(jax.jit(layer.apply)(params, x), expected(x, kernel))
+
+
+def tiny_model(**compute):
+    overrides = {f"model__compute__{name}": value for name, value in compute.items()}
+    return build(tiny_config(**overrides), (8, 8, 1), 10, 128).model
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Of a whole network, such that poses are long and couplings are not all alike."""
+    params = tiny_model().init(KEY, jnp.zeros((1, 8, 8, 1)))["params"]
+    params["class_layer"]["W"] *= 6.0
+    params["primary_layer"]["conv"]["kernel"] *= 3.0
+    # No feature is near zero, where rounding would decide whether the ReLU has a gradient.
+    params["conv_layer"]["bias"] += 1.0
+    return params
+
+
+def apply_to(params, **compute):
+    """Outputs and parameter gradients."""
+    model = tiny_model(**compute)
+    images, labels = jnp.abs(normal(0, N, 8, 8, 1)) / 3, jnp.arange(N) % 10
+
+    def loss(params):
+        out = model.apply({"params": params}, images, labels)
+        weighted = jnp.sum(normal(1, *out.poses.shape) * out.poses)
+        return weighted + jnp.sum((out.reconstruction - images) ** 2), out
+
+    gradients, out = jax.jit(jax.grad(loss, has_aux=True))(params)
+    return out, gradients
+
+
+@pytest.fixture(scope="module")
+def plain(params):
+    return apply_to(params, conv="patches", votes="held")
+
+
+def relative_errors(got, expected):
+    """Of each array, the largest difference relative to the largest number."""
+    chex.assert_trees_all_equal_shapes_and_dtypes(got, expected)
+    errors = jax.tree.map(lambda x, y: float(abs(x - y).max() / abs(y).max()), got, expected)
+    return jax.tree.leaves(errors)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        {},
+        {"conv": "fourier", "votes": "recomputed"},
+        {"conv": "lax", "votes": "held"},
+    ],
+    ids=str,
+)
+def test_a_network_computes_the_same_in_any_way(params, plain, compute):
+    assert np.ptp(plain[0].intermediates["c"]) > 0.1
+    assert max(relative_errors(apply_to(params, **compute), plain)) < 1e-5
+
+
+def test_parameters_do_not_depend_on_how_it_is_computed():
+    trees = [
+        tiny_model(**compute).init(KEY, jnp.zeros((1, 8, 8, 1)))
+        for compute in ({}, {"dtype": "bfloat16", "conv": "patches", "votes": "held"})
+    ]
+    chex.assert_trees_all_equal(*trees)
+    assert {leaf.dtype for leaf in jax.tree.leaves(trees)} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize("conv", ["patches", "fourier", "lax"])
+def test_bfloat16_is_close_and_all_that_is_seen_is_float32(params, plain, conv):
+    out, gradients = apply_to(params, dtype="bfloat16", conv=conv, votes="held")
+    assert {leaf.dtype for leaf in jax.tree.leaves((out, gradients))} == {np.dtype("float32")}
+    assert (out.lengths < 1).all()
+    assert max(relative_errors(out, plain[0])) < 2e-2
+    errors = relative_errors(gradients, plain[1])
+    assert 1e-3 < max(errors) < 2e-2
+
+
+def test_chosen_forms_of_the_paper(monkeypatch):
+    def forms(batch_size=128, **compute):
+        config = make_config()
+        config.model.compute.update(compute)
+        return build(config, (28, 28, 1), 10, 1000).model.chosen_forms(batch_size)
+
+    assert forms() == {"conv": "patches", "primary_caps": "fourier", "votes": "recomputed"}
+    assert forms(1) == {"conv": "patches", "primary_caps": "patches", "votes": "recomputed"}
+    asked = {"conv": "lax", "primary_caps": "lax", "votes": "held"}
+    assert forms(conv="lax", votes="held") == asked
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert forms() == asked
