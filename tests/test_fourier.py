@@ -200,7 +200,7 @@ def test_images_and_their_channels_are_kept_apart():
 @pytest.mark.parametrize(
     ("images", "at_once", "chunks"),
     # One image is always worked off.
-    [(6, 4, 2), (6, 3, 2), (7, 4, 2), (6, 0.5, 6)],
+    [(6, 4, 2), (6, 3, 2), (7, 2, 4), (6, 0.5, 6)],
 )
 def test_chunks_change_the_memory_alone(monkeypatch, images, at_once, chunks):
     check_chunks(monkeypatch, "the paper's second layer", images, at_once, chunks)
