@@ -39,7 +39,7 @@ class Compute:
     def recomputes_votes(self, routing) -> bool:
         """Whether that routing algorithm works without held votes: the one place that decides.
 
-        On a CPU it is six times faster and takes a fraction of the memory; where it has not been
+        On a CPU it is four times faster and takes a tenth of the memory; where it has not been
         measured, votes are held.
 
         Raises:
