@@ -263,7 +263,7 @@ def test_bfloat16_is_close_and_gives_float32(monkeypatch, at_once):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_products_of_frequencies_are_rounded_and_transforms_are_not(dtype):
+def test_operands_are_rounded_but_of_the_last_transform_and_the_gradients(dtype):
     x, kernel, stride = CASES["the paper's second layer"]
     traced = jax.make_jaxpr(weighted_in("fourier", stride, dtype))(*operands_of(x, kernel))
     kinds = {"of frequencies": [], "transforms": []}
@@ -272,9 +272,9 @@ def test_products_of_frequencies_are_rounded_and_transforms_are_not(dtype):
             _, (batch, _) = equation.params["dimension_numbers"]
             types = [str(var.aval.dtype) for var in (*equation.invars, *equation.outvars)]
             kinds["of frequencies" if batch else "transforms"].append(types)
-    # One forward and two backward; A, B and C forward and backward.
+    # One forward and two backward; A and B forward, then C, and all three backward.
     assert kinds["of frequencies"] == [[dtype, dtype, "float32"]] * 3
-    assert kinds["transforms"] == [["float32"] * 3] * 6
+    assert kinds["transforms"] == [[dtype, dtype, "float32"]] * 2 + [["float32"] * 3] * 4
 
 
 def test_it_has_no_forward_mode_gradient():
