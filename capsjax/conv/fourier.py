@@ -146,8 +146,8 @@ def conv2d_fourier(
     """`capsjax.conv.conv2d` in the frequency domain.
 
     The operands of all products are rounded to `dtype`, but those of C and of the gradient's
-    transforms; sums are float32. With bfloat16 the result is about twice as far from float32's as that of
-    patches. It has a reverse-mode gradient and no forward-mode one.
+    transforms; sums are float32. With bfloat16 the result is about twice as far from float32's as
+    that of patches. It has a reverse-mode gradient and no forward-mode one.
     """
     return _convolve(stride, dtype, x.astype(jnp.float32), kernel.astype(jnp.float32))
 
