@@ -52,6 +52,12 @@ class Predictor:
         self.config, self.step, self.model, self.params = config, step, model, params
         self.objective = objective
         self._apply = jax.jit(lambda params, images: model.apply({"params": params}, images))
+        # Of its own, so that a prediction computes no votes for nobody to look at.
+        self._classify = jax.jit(
+            lambda params, images: model.apply({"params": params}, images)._replace(
+                intermediates={}
+            )
+        )
         self._decode = jax.jit(
             lambda params, *inputs: model.apply({"params": params}, *inputs, method="decode")
         )
@@ -65,6 +71,10 @@ class Predictor:
         Raises:
           ValueError: for images of another shape or type.
         """
+        return self._apply(self.params, self._checked(images))
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        """The images as float32 in [0, 1]."""
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[1:] != tuple(self.model.image_shape):
             h, w, c = self.model.image_shape
@@ -75,7 +85,7 @@ class Predictor:
             images = images / np.float32(255)
         elif not np.issubdtype(images.dtype, np.floating):
             raise ValueError(f"images are uint8 or floating point, not {images.dtype}")
-        return self._apply(self.params, images.astype(np.float32))
+        return images.astype(np.float32)
 
     def predict(self, images: np.ndarray, batch_size: int = 100) -> Prediction:
         """Classify and reconstruct any number of images.
@@ -91,7 +101,7 @@ class Predictor:
             # A last batch that is smaller is filled up: another shape would compile again.
             missing = min(batch_size, len(images)) - len(batch)
             filled = np.pad(batch, [(0, missing)] + [(0, 0)] * (batch.ndim - 1))
-            output = self.forward(filled)._replace(intermediates={})
+            output = self._classify(self.params, self._checked(filled))
             kept = len(batch)
             parts.append(jax.tree.map(lambda x, kept=kept: np.asarray(x)[:kept], output))
         if not parts:

@@ -28,8 +28,8 @@ from capsjax.interrupt import Interrupt
 from capsjax.metrics import means_of
 from capsjax.progress import Progress, format_seconds
 from capsjax.registry import look_up
-from capsjax.training import TrainState, init_state, make_evaluate, make_train_steps
-from capsjax.training.build import Built, build
+from capsjax.training import TrainState, init_state
+from capsjax.training.build import Built, build, build_evaluate, build_train_steps
 from capsjax.training.steps import Health
 from capsjax.workdir import flatten, new_workdir, open_workdir, program_command, read_summary
 from capsjax.writers import MetricsWriter
@@ -228,27 +228,12 @@ def train(
 
 def _compile_train_steps(config: ConfigDict, built: Built, state: TrainState, images, labels):
     """The compiled program, made before the clock of the progress starts."""
-    train_steps = make_train_steps(
-        built.model,
-        built.optimizer,
-        built.objective,
-        seed=config.seed,
-        batch_size=config.train.batch_size,
-        max_shift=config.augment.max_shift,
-    )
-    jitted = jax.jit(train_steps, donate_argnums=0)
+    jitted = jax.jit(build_train_steps(config, built), donate_argnums=0)
     return jitted.lower(state, images, labels, np.int32(1)).compile()
 
 
 def _make_evaluate(config: ConfigDict, built: Built):
-    evaluate = jax.jit(
-        make_evaluate(
-            built.model,
-            built.objective,
-            batch_size=config.evaluate.batch_size,
-            train_batch_size=config.train.batch_size,
-        )
-    )
+    evaluate = jax.jit(build_evaluate(config, built))
 
     def evaluate_part(params: dict, part: Arrays) -> dict[str, float]:
         sums = evaluate(params, part.images, part.labels).sums

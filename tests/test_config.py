@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from capsjax.config import PRESETS, VARIANTS, make_config
 from capsjax.data import load_training
-from capsjax.training import init_state, make_train_steps
-from capsjax.training.build import build
+from capsjax.training import init_state
+from capsjax.training.build import build, build_train_steps
 from capsjax.workdir import flatten
 
 CONFIGS = {
@@ -197,14 +197,7 @@ def test_one_step_of_every_config(name, argument):
     images = jax.ShapeDtypeStruct((count, *image_shape), jnp.uint8)
     labels = jax.ShapeDtypeStruct((count,), jnp.int32)
 
-    train_steps = make_train_steps(
-        built.model,
-        built.optimizer,
-        built.objective,
-        seed=config.seed,
-        batch_size=config.train.batch_size,
-        max_shift=config.augment.max_shift,
-    )
+    train_steps = build_train_steps(config, built)
     after, health = jax.eval_shape(train_steps, state, images, labels, np.int32(1))
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
     assert health.loss.shape == ()

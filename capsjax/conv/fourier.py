@@ -25,6 +25,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from capsjax.chunks import join, split
 from capsjax.conv.sizes import output_size
 from capsjax.products import OPERAND_TYPES, OperandType, product
 
@@ -158,20 +159,20 @@ def _convolve(stride, dtype, x, kernel):
 
 
 def _forward(stride, dtype, x, kernel):
-    plan, chunks = _plan_of(x, kernel, stride)
+    plan, size = _plan_of(x, kernel, stride)
     W = _transform_kernel(plan, dtype, kernel)
-    if chunks == 1:
+    if size == len(x):
         y, X = _forward_chunk(plan, dtype, x, W)
         return y, (x, kernel, W, X)
-    y = lax.map(lambda part: _forward_chunk(plan, dtype, part, W)[0], _split(x, chunks))
+    y = lax.map(lambda part: _forward_chunk(plan, dtype, part, W)[0], split(x, size))
     # The transformed images, several times larger than x, are computed again when needed.
-    return _joined(y, len(x)), (x, kernel, W, None)
+    return join(y, len(x)), (x, kernel, W, None)
 
 
 def _backward(stride, dtype, saved, dy):
     x, kernel, W, X = saved
-    plan, chunks = _plan_of(x, kernel, stride)
-    if chunks == 1:
+    plan, size = _plan_of(x, kernel, stride)
+    if size == len(x):
         dx, dW = _backward_chunk(plan, dtype, x, W, X, dy)
     else:
 
@@ -182,8 +183,8 @@ def _backward(stride, dtype, saved, dy):
             return dW + more, dx
 
         dW = jnp.zeros((W.shape[0], W.shape[2], W.shape[1]))
-        dW, dx = lax.scan(one_chunk, dW, (_split(x, chunks), _split(dy, chunks)))
-        dx = _joined(dx, len(x))
+        dW, dx = lax.scan(one_chunk, dW, (split(x, size), split(dy, size)))
+        dx = join(dx, len(x))
     _, B, _ = make_matrices(plan.points, plan.taps, plan.tile)
     m, c, o = dW.shape
     dphases = (B.T @ dW.reshape(m, c * o)).reshape(-1, c, o)
@@ -277,21 +278,9 @@ def _phases(plan: Plan, kernel: Array) -> Array:
 
 
 def _plan_of(x: Array, kernel: Array, stride: int) -> tuple[Plan, int]:
-    """The plan, and the number of chunks of the batch."""
+    """The plan, and how many images are worked off at once: chunks of equal size."""
     n, h, w, c = x.shape
     plan = make_plan((h, w), kernel.shape[:2], stride)
     of_image = num_products(plan.points) * math.prod(plan.tiles) * stride**2 * c * 4
-    largest = max(1, MAX_CHUNK_BYTES // of_image)
-    return plan, max(1, -(-n // largest))
-
-
-def _split(x: Array, chunks: int) -> Array:
-    """(n, ...) -> (chunks, size, ...), with zeros after the last example."""
-    size = -(-len(x) // chunks)
-    x = jnp.pad(x, ((0, chunks * size - len(x)), *((0, 0) for _ in x.shape[1:])))
-    return x.reshape(chunks, size, *x.shape[1:])
-
-
-def _joined(x: Array, n: int) -> Array:
-    """The first n examples of what `_split` made."""
-    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])[:n]
+    chunks = max(1, -(-n // max(1, MAX_CHUNK_BYTES // of_image)))
+    return plan, -(-n // chunks)

@@ -1,6 +1,6 @@
 """CapsNet: two convolutions, primary capsules, class capsules, and a decoder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -104,23 +104,28 @@ class CapsNet(nn.Module):
 
     def chosen_forms(self, batch_size: int) -> dict[str, str]:
         """What "auto" means on this machine: the forms of the convolutions and of the votes."""
-        (h, w, c), forms = self.image_shape, {}
-        primary = self.primary_caps["types"] * self.primary_caps["pose_size"]
-        features = {"conv": self.conv["features"], "primary_caps": primary}
-        for name, settings in (("conv", self.conv), ("primary_caps", self.primary_caps)):
-            kernel, stride, out = settings["kernel_size"], settings["stride"], features[name]
+        forms = {}
+        for name, settings, image, kernel in self._convolutions():
             form = settings.get("compute", Compute()).conv
             if form == "auto":
-                form = choose_form((batch_size, h, w, c), (kernel, kernel, c, out), stride)
+                form = choose_form((batch_size, *image), kernel, settings["stride"])
             forms[name] = form
-            h, w, c = output_size(h, kernel, stride), output_size(w, kernel, stride), out
         compute = self.class_caps.get("compute", Compute())
         recomputed = compute.recomputes_votes(self.routing)
         return {**forms, "votes": "recomputed" if recomputed else "held"}
 
     def _check_sizes(self) -> None:
-        size = tuple(self.image_shape[:2])
-        for name, settings in (("conv", self.conv), ("primary_caps", self.primary_caps)):
+        for name, _, image, kernel in self._convolutions():
+            check_fits(image[:2], kernel[:2], f"model.{name}")
+
+    def _convolutions(self) -> Iterator[tuple[str, Mapping[str, Any], tuple, tuple]]:
+        """Name, settings, image (h, w, c) and kernel (kh, kw, c, o) of each, in their order."""
+        h, w, c = self.image_shape
+        primary = self.primary_caps["types"] * self.primary_caps["pose_size"]
+        for name, settings, features in (
+            ("conv", self.conv, self.conv["features"]),
+            ("primary_caps", self.primary_caps, primary),
+        ):
             kernel, stride = settings["kernel_size"], settings["stride"]
-            check_fits(size, (kernel, kernel), f"model.{name}")
-            size = tuple(output_size(pixels, kernel, stride) for pixels in size)
+            yield name, settings, (h, w, c), (kernel, kernel, c, features)
+            h, w, c = output_size(h, kernel, stride), output_size(w, kernel, stride), features

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from capsjax.chunks import join, split
 from capsjax.notation import Routed
 from capsjax.ops import EpsPlacement, check_votes, safe_norm, squash
 
@@ -67,7 +68,7 @@ def dynamic_routing_from_poses(
     j, d = W.shape[:2]
     if bias is None:
         bias = jnp.zeros((j, d), u.dtype)
-    route = functools.partial(
+    route_group = functools.partial(
         _route_group,
         W=W.reshape(j, d, p * i),
         bias=bias,
@@ -76,22 +77,21 @@ def dynamic_routing_from_poses(
         leaky=leaky,
         squash=functools.partial(squash, eps=eps, eps_at=eps_at),
     )
-    n, groups = len(u), _number_of_groups(*u.shape)
-    if groups == 1:
-        v, c = route(u)
-    else:
-        size = -(-n // groups)
-        u = jnp.pad(u, ((0, groups * size - n), (0, 0), (0, 0)))
-        v, c = lax.map(route, u.reshape(groups, size, p, i))
-        v, c = (jnp.moveaxis(x, 0, 1).reshape(j, groups * size, -1)[:, :n] for x in (v, c))
-    v, c = v.transpose(1, 0, 2).reshape(*batch, j, d), c.transpose(1, 2, 0).reshape(*batch, i, j)
+
+    def route(u: Array) -> tuple[Array, Array]:
+        v, c = route_group(u)
+        return v.transpose(1, 0, 2), c.transpose(1, 2, 0)
+
+    n, size = len(u), _size_of_groups(*u.shape)
+    v, c = route(u) if size == n else (join(x, n) for x in lax.map(route, split(u, size)))
+    v, c = v.reshape(*batch, j, d), c.reshape(*batch, i, j)
     return Routed(v=v, a=safe_norm(v, eps=eps if eps_at == "root" else 0.0), c=c)
 
 
-def _number_of_groups(n: int, p: int, i: int) -> int:
-    """Into how many groups of images a batch is cut."""
-    largest = max(MIN_GROUP, MAX_GROUP_BYTES // (4 * p * i))
-    return max(1, -(-n // largest))
+def _size_of_groups(n: int, p: int, i: int) -> int:
+    """How many images are routed at once: groups of equal size."""
+    groups = max(1, -(-n // max(MIN_GROUP, MAX_GROUP_BYTES // (4 * p * i))))
+    return -(-n // groups)
 
 
 def _route_group(u, W, bias, num_iterations, gradient, leaky, squash) -> tuple[Array, Array]:

@@ -7,9 +7,10 @@ import optax
 from ml_collections import ConfigDict
 
 from capsjax.models import make_model
+from capsjax.training.evaluation import make_evaluate
 from capsjax.training.objective import Objective
 from capsjax.training.optimizer import make_optimizer, make_schedule
-from capsjax.training.steps import steps_per_epoch
+from capsjax.training.steps import make_train_steps, steps_per_epoch
 
 
 class Built(NamedTuple):
@@ -54,4 +55,26 @@ def build(
         ),
         schedule=schedule,
         steps_per_epoch=in_epoch,
+    )
+
+
+def build_train_steps(config: ConfigDict, built: Built):
+    """`make_train_steps` of what a config describes."""
+    return make_train_steps(
+        built.model,
+        built.optimizer,
+        built.objective,
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        max_shift=config.augment.max_shift,
+    )
+
+
+def build_evaluate(config: ConfigDict, built: Built):
+    """`make_evaluate` of what a config describes."""
+    return make_evaluate(
+        built.model,
+        built.objective,
+        batch_size=config.evaluate.batch_size,
+        train_batch_size=config.train.batch_size,
     )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from capsjax.chunks import join, split
 from capsjax.data.augment import to_float
 from capsjax.metrics import Sums, is_correct
 from capsjax.training.objective import Objective
@@ -65,22 +66,12 @@ def make_evaluate(
     def evaluate(params, images, labels):
         count = len(labels)
         size = min(batch_size, count)
-        batches = -(-count // size)
-
-        def in_batches(x):
-            padding = [(0, batches * size - count)] + [(0, 0)] * (x.ndim - 1)
-            return jnp.pad(x, padding).reshape(batches, size, *x.shape[1:])
-
         per_example, lengths = lax.map(
-            lambda batch: one_batch(params, batch), (in_batches(images), in_batches(labels))
+            lambda batch: one_batch(params, batch), (split(images, size), split(labels, size))
         )
-
-        def flat(x):
-            # The padding stands at the end, and is cut off before anything is summed.
-            return x.reshape(batches * size, *x.shape[2:])[:count]
-
-        totals = {name: jnp.sum(flat(values)) for name, values in per_example.items()}
-        return Evaluation(Sums(totals, jnp.array(float(count))), flat(lengths))
+        # The padding is cut off before anything is summed.
+        totals = {name: jnp.sum(join(values, count)) for name, values in per_example.items()}
+        return Evaluation(Sums(totals, jnp.array(float(count))), join(lengths, count))
 
     return evaluate
 

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from benchmarking.timing import Prepared, Skipped, first_call
 from capsjax.config import make_config
 from capsjax.data.augment import to_float
-from capsjax.training import init_state, make_evaluate, make_train_steps
-from capsjax.training.build import build
+from capsjax.training import init_state
+from capsjax.training.build import build, build_evaluate, build_train_steps
 
 NUM_CLASSES = 10
 # An epoch of MNIST; less where the batch is small, or the images are large.
@@ -109,14 +109,7 @@ def prepare_training(
 
 def compile_training(config, built, images, labels, matmul_precision=None):
     """The compiled training steps of a config, and their facts."""
-    train_steps = make_train_steps(
-        built.model,
-        built.optimizer,
-        built.objective,
-        seed=config.seed,
-        batch_size=config.train.batch_size,
-        max_shift=config.augment.max_shift,
-    )
+    train_steps = build_train_steps(config, built)
     like = jax.eval_shape(lambda: init_state(built.model, built.optimizer, 0))
     arguments = (like, images, labels, np.int32(1))
     return compile_with_facts(jax.jit(train_steps, donate_argnums=0), arguments, matmul_precision)
@@ -153,12 +146,7 @@ def prepare_evaluation(
     images, labels = random_data(image_shape, count)
     built = build(config, image_shape, NUM_CLASSES, count)
     params = jax.jit(lambda: init_state(built.model, built.optimizer, 0).params)()
-    evaluate = make_evaluate(
-        built.model,
-        built.objective,
-        batch_size=config.evaluate.batch_size,
-        train_batch_size=config.train.batch_size,
-    )
+    evaluate = build_evaluate(config, built)
     arguments = (params, images, labels)
     compiled, facts = compile_with_facts(jax.jit(evaluate), arguments, matmul_precision)
     run = calls_of(lambda: compiled(*arguments))
