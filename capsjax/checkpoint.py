@@ -1,4 +1,7 @@
-"""Checkpoints, through Orbax: put in place in one step, the last few and the best kept."""
+"""Checkpoints, through Orbax: put in place in one step, the last few and the best kept.
+
+Where several processes run together, all call the same methods, and Orbax shares the work out.
+"""
 
 import json
 import logging
@@ -12,6 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from capsjax.devices import barrier, check_same, is_lost_process, is_primary
 from capsjax.registry import look_up
 
 
@@ -41,13 +45,22 @@ class Checkpoints:
       directory: where they are; made at the first save.
       keep: how many of the last ones to keep; the one of lowest validation loss stays too.
       read_only: for programs that only look.
+      sharding: where restored arrays go, whatever devices they were saved from; the default
+        device if None.
     """
 
-    def __init__(self, directory: Path, keep: int = 1, read_only: bool = False):
+    def __init__(
+        self,
+        directory: Path,
+        keep: int = 1,
+        read_only: bool = False,
+        sharding: jax.sharding.Sharding | None = None,
+    ):
         _quieten_orbax()
         if keep < 1:
             raise ValueError(f"checkpoint.keep is at least 1, not {keep}")
         self._directory = Path(os.path.abspath(directory))
+        self._sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         self._options = ocp.CheckpointManagerOptions(
             # A training run waits for each save: it takes less than a step of the full network,
             # and then the state may be donated to the next one.
@@ -68,7 +81,9 @@ class Checkpoints:
                 ]
             ),
         )
-        self._check_metrics()
+        if read_only or is_primary():
+            self._check_metrics()
+        barrier("metrics checked")
         self._manager = self._open()
 
     def _check_metrics(self) -> None:
@@ -171,7 +186,8 @@ class Checkpoints:
         Damaged ones after it are moved out of the way, to a directory beside, and reported.
 
         Raises:
-          CheckpointError: if there are checkpoints, but none can be read.
+          CheckpointError: if there are checkpoints, but none can be read, or not the same one by
+            all processes.
         """
         damaged = {}
         for step in reversed(self.steps()):
@@ -180,6 +196,7 @@ class Checkpoints:
             except CheckpointError as error:
                 damaged[step] = error
                 continue
+            check_same(f"the last checkpoint in {self._directory} that can be read", step)
             if damaged and not self._options.read_only:
                 self._set_aside(damaged, f"going on from step {step}")
             return restored
@@ -192,7 +209,7 @@ class Checkpoints:
 
     def _restore_step(self, step: int, like: Any) -> Restored:
         like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_here()), like
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._sharding), like
         )
         try:
             restored = self._manager.restore(
@@ -202,6 +219,8 @@ class Checkpoints:
                 ),
             )
         except Exception as error:  # whatever a damaged file makes tensorstore or JSON raise
+            if is_lost_process(error):
+                raise
             raise CheckpointError(self._damage(step, error)) from error
         return Restored(step, restored["state"], dict(restored["notes"]))
 
@@ -227,7 +246,9 @@ class Checkpoints:
         )
 
     def _set_aside(self, damaged: Mapping[int, CheckpointError], outcome: str) -> None:
-        self._move(damaged, outcome)
+        if is_primary():
+            self._move(damaged, outcome)
+        barrier("set aside")
         self._manager = self._open()
 
     def _move(self, damaged: Mapping[int, CheckpointError], outcome: str) -> None:
@@ -257,11 +278,6 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "Requested `tracked_metric`" not in message and "read only" not in message.replace(
         "_", " "
     )
-
-
-def _here() -> jax.sharding.Sharding:
-    """Where restored arrays go: the default device, whatever device they were saved from."""
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
 def _short(error: Exception) -> str:

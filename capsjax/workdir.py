@@ -25,8 +25,8 @@ from ml_collections import ConfigDict
 from capsjax.files import read_json, write_json
 
 # Fields that may differ when a run resumes: where things are and how often they are written
-# says nothing about what is computed.
-FREE_FIELDS = ("data.dir", "data.file", "checkpoint.", "log.", "evaluate.batch_size")
+# says nothing about what is computed. A sweep has them under "base.", and may be given more seeds.
+FREE_FIELDS = ("data.dir", "data.file", "checkpoint.", "log.", "evaluate.batch_size", "num_seeds")
 
 PACKAGES = ("capsjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "chex")
 
@@ -132,6 +132,7 @@ def describe_environment() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "device": device.device_kind,
         "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
         "backend": jax.default_backend(),
     }
 
@@ -164,7 +165,7 @@ def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
     differing = [
         f"{name}: {old.get(name)!r} there, {new.get(name)!r} here"
         for name in sorted(old.keys() | new.keys())
-        if not name.startswith(FREE_FIELDS) and old.get(name) != new.get(name)
+        if old.get(name) != new.get(name) and not name.removeprefix("base.").startswith(FREE_FIELDS)
     ]
     if differing:
         raise WorkdirError(
@@ -177,7 +178,9 @@ def _tuples(value: Any) -> Any:
     """JSON knows no tuples, and configs hold no lists."""
     if isinstance(value, Mapping):
         return {name: _tuples(item) for name, item in value.items()}
-    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_tuples(item) for item in value)
+    return value
 
 
 def program_command(overrides: Mapping[str, Any]) -> dict[str, Any]:

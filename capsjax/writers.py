@@ -49,6 +49,16 @@ class MetricsWriter:
             self._board.close()
 
 
+class NoWriter:
+    """In place of a MetricsWriter in a process that writes nothing."""
+
+    def write(self, step: int, epoch: float, split: str, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
     """All whole lines of metrics.jsonl, in order; none if there is no such file."""
     path = directory / "metrics.jsonl"

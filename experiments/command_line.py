@@ -1,7 +1,9 @@
 """What all scripts share: flags, and errors in one line with exit status 1 or 2."""
 
+import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from absl import app, flags, logging
 
 # Scripts import this module first, before JAX: as near to their start as they can tell.
 STARTED = time.perf_counter()
+
+USER_ERRORS = (ValueError, OSError, KeyError, AttributeError, TypeError, flags.Error)
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
@@ -20,6 +24,28 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
     flags.DEFINE_bool("debug", False, "Show where an error arose, not its message alone.")
     logging.set_verbosity(logging.WARNING)
     app.run(lambda _: _guard(main, flags.FLAGS.debug, status=1), flags_parser=_parse)
+
+
+def define_process_flags() -> None:
+    """The flags of a script that several processes may run together."""
+    flags.DEFINE_string(
+        "coordinator", "", "HOST:PORT of process 0, where several processes run together."
+    )
+    flags.DEFINE_integer("num_processes", 0, "How many processes run together.")
+    flags.DEFINE_integer("process_id", -1, "Which of them this one is, from 0.")
+
+
+def start_processes() -> None:
+    """Join the other processes, if the flags or Slurm say that there are any.
+
+    To be called before anything touches a device. Only process 0 still prints afterwards; errors
+    are reported by each.
+    """
+    from capsjax.devices import initialize, is_primary  # imports JAX: not before STARTED
+
+    initialize(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
+    if not is_primary():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the end)
 
 
 def existing_run(workdir: str) -> Path:
@@ -51,11 +77,16 @@ def _guard(action: Callable, debug: bool, status: int):
         return action()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError, KeyError, AttributeError, TypeError, flags.Error) as error:
-        if debug:
-            raise
-        _fail(_one_line(error), status)
+        _exit(130)
+    except Exception as error:
+        from capsjax.devices import LOST_PROCESS, is_lost_process
+
+        if is_lost_process(error):
+            _fail(LOST_PROCESS, status)
+        if isinstance(error, USER_ERRORS) and not debug:
+            _fail(_one_line(error), status)
+        traceback.print_exc()
+        _exit(status)
 
 
 def _one_line(error: Exception) -> str:
@@ -75,4 +106,18 @@ def _one_line(error: Exception) -> str:
 
 def _fail(message: str, status: int) -> None:
     print(f"error: {message} (--debug shows where)", file=sys.stderr)
+    _exit(status)
+
+
+def _exit(status: int) -> None:
+    """End the program; one of several processes at once, as the others cannot be waited for.
+
+    They may be in the middle of a step that needs this one.
+    """
+    import jax
+
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)

@@ -6,6 +6,11 @@
 
 The same --workdir again resumes. Every field of the config is a flag: --config.FIELD=VALUE
 (all of them, with comments, in capsjax/config.py).
+
+All devices of the machine divide each batch among them. Several machines run the same command,
+with the --workdir and the data in reach of each, under Slurm's srun or with
+
+    --coordinator=HOST:PORT --num_processes=N --process_id=0, 1, ..., N-1
 """
 
 import math
@@ -17,9 +22,12 @@ from typing import Any
 import command_line
 import jax
 import numpy as np
+import pace
 from absl import flags
+from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
+from capsjax import devices
 from capsjax.checkpoint import Checkpoints
 from capsjax.compilation import keep_compiled_programs
 from capsjax.data import Arrays, load_part, load_training
@@ -30,14 +38,10 @@ from capsjax.progress import Progress, format_seconds
 from capsjax.registry import look_up
 from capsjax.training import TrainState, init_state
 from capsjax.training.build import Built, build, build_evaluate, build_train_steps
+from capsjax.training.division import check_divides
 from capsjax.training.steps import Health
 from capsjax.workdir import flatten, new_workdir, open_workdir, program_command, read_summary
-from capsjax.writers import MetricsWriter
-
-# How long a call of the compiled program should take: progress moves, and a signal is heard. Not
-# less, because each call begins with memory that the system must first clear, 0.2 s for the
-# paper's network on a CPU.
-SECONDS_PER_CALL = 3.0
+from capsjax.writers import MetricsWriter, NoWriter
 
 FLAGS = flags.FLAGS
 
@@ -53,15 +57,19 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir", "", "Folder of the run, runs/NAME-TIME by default. A run that is there resumes."
     )
+    command_line.define_process_flags()
 
 
 def main() -> None:
     config = FLAGS.config
     if config is None:
         raise ValueError("--config=FILE is missing, for example --config=configs/digits.py")
+    command_line.start_processes()
     keep_compiled_programs()
-    workdir = Path(FLAGS.workdir or new_workdir(config.name)).expanduser()
-    train_and_evaluate(config, workdir, config_flags.get_override_values(FLAGS["config"]))
+    workdir = FLAGS.workdir or devices.on_primary(lambda: str(new_workdir(config.name)))
+    train_and_evaluate(
+        config, Path(workdir).expanduser(), config_flags.get_override_values(FLAGS["config"])
+    )
 
 
 def train_and_evaluate(
@@ -82,20 +90,28 @@ def train_and_evaluate(
       NonFiniteError: if the loss is not finite any more.
       SystemExit: after Ctrl-C or SIGTERM, when the state is saved.
     """
-    _check(config)
-    training, validation = load_training(**config.data)
+    check_config(config)
+    devices.check_same("the config", config.to_json_best_effort(sort_keys=True))
+    with devices.primary_first():
+        training, validation = load_training(**config.data)
+    devices.check_same("the training data", training.images.tobytes())
+    mesh = devices.make_mesh("data")
+    check_divides(config.train.batch_size, mesh)
     built = build(config, training.image_shape, training.num_classes, len(training))
     like = jax.eval_shape(lambda: init_state(built.model, built.optimizer, config.seed))
 
-    forms = built.model.chosen_forms(config.train.batch_size)
-    open_workdir(workdir, config, {**program_command(overrides or {}), "forms": forms})
-    summary = read_summary(workdir)
+    forms = built.model.chosen_forms(config.train.batch_size // mesh.size)
+    start = {**program_command(overrides or {}), "forms": forms}
+    devices.on_primary(lambda: open_workdir(workdir, config, start))
+    summary = devices.on_primary(lambda: read_summary(workdir))
     if summary is not None:
         print(f"{workdir} is finished: {_describe(summary)}")
         return summary
-    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
-    evaluate = _make_evaluate(config, built)
-    train(config, workdir, built, like, training, validation, checkpoints, evaluate)
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", config.checkpoint.keep, sharding=devices.everywhere(mesh)
+    )
+    evaluate = _make_evaluate(config, built, mesh)
+    train(config, workdir, built, like, training, validation, checkpoints, evaluate, mesh)
 
     chosen = checkpoints.restore(like, config.selection)
     test = load_part(config.data.name, "test", dir=config.data.dir, file=config.data.file)
@@ -112,14 +128,15 @@ def train_and_evaluate(
         "test": evaluate(chosen.state.params, test),
         "validation": evaluate(chosen.state.params, validation) if validation else None,
         "device": jax.devices()[0].device_kind,
+        "device_count": mesh.size,
         **checkpoints.restore(like, "last").notes,
     }
-    write_json(workdir / "summary.json", summary)
+    devices.on_primary(lambda: write_json(workdir / "summary.json", summary))
     print(f"{workdir}: {_describe(summary)}")
     return summary
 
 
-def _check(config: ConfigDict) -> None:
+def check_config(config: ConfigDict) -> None:
     """Raise ValueError for what only this script reads."""
     smallest = {
         "augment.max_shift": 0,
@@ -146,13 +163,14 @@ def train(
     validation: Arrays | None,
     checkpoints: Checkpoints,
     evaluate: Callable[[dict, Arrays], dict[str, float]],
+    mesh: Mesh,
 ) -> None:
     """Take all steps that are left, and leave a checkpoint of the last one."""
     restored = checkpoints.restore_last_whole(like)
     if restored is None:
         state = jax.jit(lambda: init_state(built.model, built.optimizer, config.seed))()
         # Where a restored state lies too: otherwise evaluation is compiled for each of them.
-        state = jax.device_put(state, jax.devices()[0])
+        state = devices.replicate(state, mesh)
         notes = {"train_seconds": 0.0, "image_shape": training.image_shape}
         notes["num_classes"] = training.num_classes
     else:
@@ -161,9 +179,9 @@ def train(
     step, in_epoch = int(state.step), built.steps_per_epoch
     total = in_epoch * config.train.epochs
 
-    images, labels = jax.device_put(training.images), jax.device_put(training.labels)
+    images, labels = devices.replicate((training.images, training.labels), mesh)
     started = time.perf_counter()
-    train_steps = _compile_train_steps(config, built, state, images, labels)
+    train_steps = _compile_train_steps(config, built, mesh, state, images, labels)
     notes["compile_seconds"] = time.perf_counter() - started
     print(
         f"{workdir}: {len(training)} training examples, {config.train.epochs} epochs of "
@@ -171,7 +189,9 @@ def train(
         flush=True,
     )
 
-    writer = MetricsWriter(workdir, config.log.tensorboard, resume_step=step)
+    writer = (
+        MetricsWriter(workdir, config.log.tensorboard, step) if devices.is_primary() else NoWriter()
+    )
     progress = Progress(total, step, config.train.batch_size)
     saved_at, logged_step, window_seconds = time.monotonic(), step, 0.0
     call_steps, first_step = 1, step
@@ -179,7 +199,7 @@ def train(
     try:
         with Interrupt() as interrupt:
             while step < total:
-                call_steps = min(call_steps, _next_stop(config, step, in_epoch) - step)
+                call_steps = min(call_steps, pace.next_stop(config, step, in_epoch) - step)
                 started = time.perf_counter()
                 state, health = train_steps(state, images, labels, np.int32(call_steps))
                 step, finite = int(state.step), bool(health.finite)
@@ -191,7 +211,11 @@ def train(
                     _stop_non_finite(workdir, step, health, checkpoints)
                 notes["train_seconds"] += seconds
                 window_seconds += seconds
-                call_steps = max(1, round(call_steps * SECONDS_PER_CALL / seconds))
+                call_steps, due, signal = pace.agree(
+                    pace.steps_of_next_call(call_steps, seconds),
+                    pace.is_due(config, step, saved_at),
+                    interrupt.signal or 0,
+                )
                 progress.update(step)
                 epoch, validation_loss = step / in_epoch, None
 
@@ -202,9 +226,10 @@ def train(
                     metrics["learning_rate"] = float(built.schedule(step - 1))
                     writer.write(step, epoch, "train", metrics)
                     progress.report(epoch, "train", metrics)
-                    state = state._replace(window=jax.tree.map(np.zeros_like, state.window))
+                    empty = jax.tree.map(np.zeros_like, state.window)
+                    state = state._replace(window=devices.replicate(empty, mesh))
                     logged_step, window_seconds = step, 0.0
-                due = interrupt.signal is not None or _is_due(config, step, saved_at)
+                due |= signal > 0
                 if step % in_epoch == 0:
                     if validation:
                         metrics = evaluate(state.params, validation)
@@ -218,47 +243,38 @@ def train(
                 if due:
                     checkpoints.save(step, state, notes, validation_loss)
                     saved_at = time.monotonic()
-                if interrupt.signal is not None and step < total:
+                if signal and step < total:
                     print(f"saved step {step}; the same command with --workdir={workdir} resumes")
-                    raise SystemExit(128 + interrupt.signal)
+                    raise SystemExit(128 + signal)
     finally:
         progress.close()
         writer.close()
 
 
-def _compile_train_steps(config: ConfigDict, built: Built, state: TrainState, images, labels):
+def _compile_train_steps(
+    config: ConfigDict, built: Built, mesh: Mesh, state: TrainState, images, labels
+):
     """The compiled program, made before the clock of the progress starts."""
-    jitted = jax.jit(build_train_steps(config, built), donate_argnums=0)
+    jitted = jax.jit(build_train_steps(config, built, mesh), donate_argnums=0)
     return jitted.lower(state, images, labels, np.int32(1)).compile()
 
 
-def _make_evaluate(config: ConfigDict, built: Built):
-    evaluate = jax.jit(build_evaluate(config, built))
+def _make_evaluate(config: ConfigDict, built: Built, mesh: Mesh):
+    evaluate = jax.jit(build_evaluate(config, built, mesh))
 
     def evaluate_part(params: dict, part: Arrays) -> dict[str, float]:
-        sums = evaluate(params, part.images, part.labels).sums
+        images, labels = devices.replicate((part.images, part.labels), mesh)
+        sums = evaluate(params, images, labels).sums
         num_errors = len(part) - round(float(sums.totals["correct"]))
         return {**means_of(sums), "num_errors": num_errors, "num_examples": len(part)}
 
     return evaluate_part
 
 
-def _next_stop(config: ConfigDict, step: int, in_epoch: int) -> int:
-    """The next step at which something is written."""
-    intervals = (in_epoch, config.log.every_steps, config.checkpoint.every_steps)
-    return min((step // every + 1) * every for every in intervals if every > 0)
-
-
-def _is_due(config: ConfigDict, step: int, saved_at: float) -> bool:
-    every_steps, minutes = config.checkpoint.every_steps, config.checkpoint.every_minutes
-    by_steps = every_steps > 0 and step % every_steps == 0
-    return by_steps or (minutes > 0 and time.monotonic() - saved_at >= 60 * minutes)
-
-
 def _stop_non_finite(workdir: Path, step: int, health: Health, checkpoints: Checkpoints) -> None:
     numbers = {name: float(value) for name, value in health._asdict().items() if name != "finite"}
     shown = {name: f"{value:.6g}" for name, value in numbers.items()}
-    write_json(workdir / "failure.json", {"step": step, **shown})
+    devices.on_primary(lambda: write_json(workdir / "failure.json", {"step": step, **shown}))
     listed = ", ".join(f"{name} {value}" for name, value in shown.items())
     raise NonFiniteError(
         f"step {step} is not finite: {listed}. The last checkpoint is of step "

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from capsjax.models import make_model
@@ -58,7 +59,7 @@ def build(
     )
 
 
-def build_train_steps(config: ConfigDict, built: Built):
+def build_train_steps(config: ConfigDict, built: Built, mesh: Mesh | None = None):
     """`make_train_steps` of what a config describes."""
     return make_train_steps(
         built.model,
@@ -67,14 +68,16 @@ def build_train_steps(config: ConfigDict, built: Built):
         seed=config.seed,
         batch_size=config.train.batch_size,
         max_shift=config.augment.max_shift,
+        mesh=mesh,
     )
 
 
-def build_evaluate(config: ConfigDict, built: Built):
+def build_evaluate(config: ConfigDict, built: Built, mesh: Mesh | None = None):
     """`make_evaluate` of what a config describes."""
     return make_evaluate(
         built.model,
         built.objective,
         batch_size=config.evaluate.batch_size,
         train_batch_size=config.train.batch_size,
+        mesh=mesh,
     )

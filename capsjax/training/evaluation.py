@@ -1,4 +1,4 @@
-"""Evaluation: every example exactly once, in one compiled program."""
+"""Evaluation: every example exactly once, in one compiled program, on one device or several."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,11 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from capsjax.chunks import join, split
 from capsjax.data.augment import to_float
 from capsjax.metrics import Sums, is_correct
+from capsjax.training.division import on_every_device
 from capsjax.training.objective import Objective
 
 
@@ -26,7 +28,12 @@ class Evaluation(NamedTuple):
 
 
 def make_evaluate(
-    model: nn.Module, objective: Objective, *, batch_size: int, train_batch_size: int
+    model: nn.Module,
+    objective: Objective,
+    *,
+    batch_size: int,
+    train_batch_size: int,
+    mesh: Mesh | None = None,
 ) -> Callable[[dict, Array, Array], Evaluation]:
     """A function that evaluates parameters on a whole data set.
 
@@ -35,17 +42,15 @@ def make_evaluate(
 
     Args:
       model, objective: as in training.
-      batch_size: images at once.
+      batch_size: images at once, on each device.
       train_batch_size: images of a training batch. A loss that is summed over the batch
         ("batch_sum") is reported for a batch of that many, so that it compares with training.
+      mesh: devices, in one axis, that divide the examples among them; None for one device.
 
     Returns:
       A pure function (params, images, labels) -> Evaluation, to be compiled.
     """
-    scale = {
-        "margin": _batch_factor(objective.margin_loss, train_batch_size),
-        "reconstruction": _batch_factor(objective.reconstruction_loss, train_batch_size),
-    }
+    scale = objective.scales(train_batch_size)
 
     def losses(output, images, labels):
         """The parts of the loss for each example: each as a batch of its own."""
@@ -63,18 +68,28 @@ def make_evaluate(
         scores = {"loss": objective.total(parts), **parts}
         return {**scores, "correct": is_correct(output.lengths, labels)}, output.lengths
 
-    def evaluate(params, images, labels):
+    def each_example(params, images, labels):
         count = len(labels)
         size = min(batch_size, count)
-        per_example, lengths = lax.map(
+        values = lax.map(
             lambda batch: one_batch(params, batch), (split(images, size), split(labels, size))
         )
-        # The padding is cut off before anything is summed.
-        totals = {name: jnp.sum(join(values, count)) for name, values in per_example.items()}
-        return Evaluation(Sums(totals, jnp.array(float(count))), join(lengths, count))
+        return jax.tree.map(lambda x: join(x, count), values)
 
-    return evaluate
+    def each_example_on_devices(params, images, labels):
+        (axis,) = mesh.axis_names
+        device, size = lax.axis_index(axis), -(-len(labels) // mesh.size)
+        # Devices for which nothing is left repeat the last share; that is cut off too.
+        values = each_example(params, split(images, size)[device], split(labels, size)[device])
+        return jax.tree.map(lambda x: join(lax.all_gather(x, axis), len(labels)), values)
 
+    several = mesh is not None and mesh.size > 1
 
-def _batch_factor(settings, train_batch_size: int) -> int:
-    return train_batch_size if settings["reduction"] == "batch_sum" else 1
+    def evaluate(params, images, labels):
+        # Whatever was padded is cut off before anything is summed.
+        of_each = each_example_on_devices if several else each_example
+        per_example, lengths = of_each(params, images, labels)
+        totals = {name: jnp.sum(values) for name, values in per_example.items()}
+        return Evaluation(Sums(totals, jnp.array(float(len(labels)))), lengths)
+
+    return on_every_device(evaluate, mesh) if several else evaluate

@@ -47,3 +47,15 @@ class Objective(NamedTuple):
     def total(self, parts: Mapping[str, Array]) -> Array:
         """The weighted sum of the parts, scalars or one number for each example."""
         return sum(self.loss_weights[name] * part for name, part in parts.items())
+
+    def scales(self, count: int) -> dict[str, int]:
+        """What makes the parts of the loss of a whole batch from those of its equal pieces.
+
+        The mean over `count` pieces, times this: `count` where the loss is a sum over the batch
+        ("batch_sum"), 1 where it is a mean.
+        """
+        settings = {"margin": self.margin_loss, "reconstruction": self.reconstruction_loss}
+        return {
+            name: count if each["reduction"] == "batch_sum" else 1
+            for name, each in settings.items()
+        }

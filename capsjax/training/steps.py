@@ -3,6 +3,9 @@
 The batch of step t, its augmentation and so the whole state after it are a pure function of
 the seed and t. There is no iterator to save: a run that resumes at step t does bit for bit
 what it would have done without the interruption, however the steps are cut into calls.
+
+On several devices each takes its share of the batch that one would take alone, and the result is
+the same but for rounding.
 """
 
 from collections.abc import Callable
@@ -13,11 +16,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from capsjax.data.augment import shift_images, to_float
 from capsjax.metrics import Sums, add_means, is_correct, zero_sums
 from capsjax.notation import PRNGKey
+from capsjax.training.division import check_divides, mean_over_devices, on_every_device, share
 from capsjax.training.objective import Objective
 
 METRICS = ("loss", "margin", "reconstruction", "correct", "gradient_norm")
@@ -91,6 +96,7 @@ def make_train_steps(
     seed: int | Array,
     batch_size: int,
     max_shift: int,
+    mesh: Mesh | None = None,
 ) -> TrainSteps:
     """A function that takes training steps.
 
@@ -99,26 +105,41 @@ def make_train_steps(
       seed: of order and augmentation.
       batch_size: images of a step.
       max_shift: of `shift_images`.
+      mesh: devices, in one axis, that divide each batch among them; None for one device. State
+        and data are on all of them.
 
     Returns:
       A pure function (state, images, labels, num_steps) -> (state, health), to be compiled. It
       takes up to num_steps steps (a traced value: one program for any number), and fewer where
       the epoch ends or a step's loss or gradient is not finite.
+
+    Raises:
+      ValueError: for a batch that does not divide by the number of devices.
     """
+    several = mesh is not None and mesh.size > 1
+    if several:
+        check_divides(batch_size, mesh)
     order_key, shift_key = _stream(seed, "order"), _stream(seed, "augmentation")
 
     def loss_of(params, images, labels):
         output = model.apply({"params": params}, images, labels)
         parts = objective.parts(output, images, labels)
+        if several:
+            scales = objective.scales(mesh.size)
+            parts = {name: scales[name] * part for name, part in parts.items()}
         return objective.total(parts), (parts, jnp.mean(is_correct(output.lengths, labels)))
+
+    def gradient_of(params, images, labels):
+        if several:
+            images, labels = share(images, mesh), share(labels, mesh)
+        of_share = jax.value_and_grad(loss_of, has_aux=True)(params, images, labels)
+        return mean_over_devices(of_share, mesh) if several else of_share
 
     def one_step(state: TrainState, images: Array, labels: Array) -> tuple[TrainState, Health]:
         images = to_float(
             shift_images(jax.random.fold_in(shift_key, state.step), images, max_shift)
         )
-        (loss, (parts, accuracy)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params, images, labels
-        )
+        (loss, (parts, accuracy)), gradient = gradient_of(state.params, images, labels)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         norm = optax.tree.norm(gradient)
         means = {"loss": loss, **parts, "correct": accuracy, "gradient_norm": norm}
@@ -156,7 +177,7 @@ def make_train_steps(
         zero = jnp.zeros(())
         return lax.while_loop(go_on, next_step, (state, Health(jnp.array(True), *[zero] * 5)))
 
-    return train_steps
+    return on_every_device(train_steps, mesh) if several else train_steps
 
 
 def _stream(seed: int | Array, purpose: str) -> PRNGKey:
