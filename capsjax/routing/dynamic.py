@@ -1,7 +1,6 @@
 """Dynamic routing by agreement."""
 
 import dataclasses
-import operator
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import EpsPlacement, safe_norm, squash
 from capsjax.routing.from_poses import dynamic_routing_from_poses
+from capsjax.routing.rounds import check_rounds, repeat_rounds
 
 Gradient = Literal["stop", "full"]
 
@@ -23,6 +23,7 @@ def dynamic_routing(
     *,
     bias: Float[Array, "j d"] | None = None,
     gradient: Gradient = "stop",
+    max_iterations: int | None = None,
     leaky: bool = False,
     eps: float = 1e-7,
     eps_at: EpsPlacement = "root",
@@ -39,14 +40,17 @@ def dynamic_routing(
     Differs from the paper where it is silent: `gradient`. With "stop" the coupling
     coefficients are constants to the gradient, which flows through the weighted sum and the
     squash of the last round alone; the loop then sees stopped values only, so the number of
-    rounds may be a traced integer. With "full" every round is differentiated.
+    rounds may be a traced integer. With "full" every round is differentiated, and a traced number
+    of rounds needs `max_iterations`.
 
     Args:
       votes: prediction vectors û, (..., i, j, d).
       num_iterations: rounds r of (softmax, weighted sum, squash), at least 1. A traced integer
-        needs gradient "stop"; one below 1 counts as 1.
+        needs gradient "stop" or `max_iterations`; one below 1 counts as 1.
       bias: added to the weighted sum in every round, (j, d).
       gradient: "stop" or "full".
+      max_iterations: compute that many rounds, and keep the first num_iterations: with a traced
+        number of rounds, which may not be larger.
       leaky: give every lower capsule one more logit, always zero, so that it can send its vote
         to no upper capsule; the coupling coefficients then sum to less than one.
       eps: the small number of `squash`.
@@ -57,15 +61,15 @@ def dynamic_routing(
       coefficients of the last round (..., i, j).
 
     Raises:
-      ValueError: for a number of rounds below 1, an unknown `gradient`, or a traced number of
-        rounds with gradient "full".
+      ValueError: for a number of rounds below 1 or above `max_iterations`, an unknown `gradient`,
+        or a traced number of rounds with gradient "full" and no `max_iterations`.
 
     Source: Sabour et al. 2017, procedure 1; leaky routing is in their released code.
 
     >>> dynamic_routing(jnp.ones((2, 6, 3, 4))).v.shape
     (2, 3, 4)
     """
-    num_iterations = _check(num_iterations, gradient)
+    num_iterations = check_rounds(num_iterations, gradient, max_iterations)
     couple = leaky_softmax if leaky else jax.nn.softmax
 
     def one_round(votes: Array, bias: Array | None, b: Array) -> tuple[Array, Array]:
@@ -78,11 +82,12 @@ def dynamic_routing(
     # What the logits are computed from: under "stop" the gradient ends here.
     seen, seen_bias = (votes, bias) if gradient == "full" else lax.stop_gradient((votes, bias))
 
-    def update_logits(_: Array, b: Array) -> Array:
+    def update_logits(b: Array) -> Array:
         v, _ = one_round(seen, seen_bias, b)
         return b + jnp.einsum("...ijd,...jd->...ij", seen, v)
 
-    b = lax.fori_loop(0, num_iterations - 1, update_logits, jnp.zeros_like(votes[..., 0]))
+    most = None if max_iterations is None else max_iterations - 1
+    b = repeat_rounds(update_logits, jnp.zeros_like(votes[..., 0]), num_iterations - 1, most)
     v, c = one_round(votes, bias, b)
     return Routed(v=v, a=safe_norm(v, eps=eps if eps_at == "root" else 0.0), c=c)
 
@@ -97,35 +102,19 @@ def leaky_softmax(b: Float[Array, "*batch j"]) -> Float[Array, "*batch j"]:
     return jax.nn.softmax(jnp.pad(b, widths))[..., 1:]
 
 
-def _check(num_iterations: int | Array, gradient: str) -> int | Array:
-    """The number of rounds: as a Python integer, unless it is a traced value."""
-    if gradient not in ("stop", "full"):
-        raise ValueError(f"gradient is 'stop' or 'full', not {gradient!r}")
-    if isinstance(num_iterations, jax.core.Tracer):
-        if gradient == "full":
-            raise ValueError(
-                "a traced num_iterations needs gradient='stop': a loop of unknown length has no "
-                "reverse-mode gradient"
-            )
-        return num_iterations
-    rounds = operator.index(num_iterations)
-    if rounds < 1:
-        raise ValueError(f"num_iterations is at least 1, not {rounds}")
-    return rounds
-
-
 @dataclasses.dataclass(frozen=True)
 class DynamicRouting:
     """`dynamic_routing` as a value: its settings, and the bias that it wants learned.
 
     Attributes:
-      num_iterations, gradient, leaky, eps, eps_at: as in `dynamic_routing`.
+      num_iterations, gradient, max_iterations, leaky, eps, eps_at: as in `dynamic_routing`.
       use_bias: learn a bias (j, d) that is added to the weighted sum in every round.
       bias_init: its initial value.
     """
 
     num_iterations: int | Int[Array, ""] = 3
     gradient: Gradient = "stop"
+    max_iterations: int | None = None
     leaky: bool = False
     use_bias: bool = False
     bias_init: float = 0.1
@@ -134,7 +123,7 @@ class DynamicRouting:
 
     def __post_init__(self):
         # A Python integer where possible: arrays are not hashable.
-        rounds = _check(self.num_iterations, self.gradient)
+        rounds = check_rounds(self.num_iterations, self.gradient, self.max_iterations)
         object.__setattr__(self, "num_iterations", rounds)
 
     def learned_arrays(self, i: int, j: int, d: int) -> dict[str, LearnedArray]:
@@ -166,6 +155,7 @@ class DynamicRouting:
             "num_iterations": self.num_iterations,
             "bias": learned.get("bias"),
             "gradient": self.gradient,
+            "max_iterations": self.max_iterations,
             "leaky": self.leaky,
             "eps": self.eps,
             "eps_at": self.eps_at,

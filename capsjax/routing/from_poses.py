@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int
 from capsjax.chunks import join, split
 from capsjax.notation import Routed
 from capsjax.ops import EpsPlacement, check_votes, safe_norm, squash
+from capsjax.routing.rounds import repeat_rounds
 
 # Of c_ij u_i for one upper capsule and as many images as are routed at once: it should stay in
 # the cache, but W is read once for each such group of images, so there should not be few.
@@ -39,6 +40,7 @@ def dynamic_routing_from_poses(
     *,
     bias: Float[Array, "j d"] | None = None,
     gradient: str = "stop",
+    max_iterations: int | None = None,
     leaky: bool = False,
     eps: float = 1e-7,
     eps_at: EpsPlacement = "root",
@@ -48,8 +50,8 @@ def dynamic_routing_from_poses(
     Args:
       u: poses of the lower capsules, (..., i, p).
       W: transformation matrices, (i, j, d, p).
-      num_iterations: rounds, at least 1, checked by the caller; traced only with "stop".
-      bias, gradient, leaky, eps, eps_at: as in `dynamic_routing`.
+      num_iterations: rounds, checked by the caller.
+      bias, gradient, max_iterations, leaky, eps, eps_at: as in `dynamic_routing`.
 
     Returns:
       Routed(v, a, c) as `dynamic_routing` does.
@@ -74,6 +76,7 @@ def dynamic_routing_from_poses(
         bias=bias,
         num_iterations=num_iterations,
         gradient=gradient,
+        max_iterations=max_iterations,
         leaky=leaky,
         squash=functools.partial(squash, eps=eps, eps_at=eps_at),
     )
@@ -94,7 +97,9 @@ def _size_of_groups(n: int, p: int, i: int) -> int:
     return -(-n // groups)
 
 
-def _route_group(u, W, bias, num_iterations, gradient, leaky, squash) -> tuple[Array, Array]:
+def _route_group(
+    u, W, bias, num_iterations, gradient, max_iterations, leaky, squash
+) -> tuple[Array, Array]:
     """Poses (j, n, d) and coupling coefficients (j, n, i) for u (n, p, i) and W (j, d, p·i)."""
     n, p, i = u.shape
     num_upper, d, _ = W.shape
@@ -117,16 +122,18 @@ def _route_group(u, W, bias, num_iterations, gradient, leaky, squash) -> tuple[A
     # What the coupling coefficients are computed from: under "stop" the gradient ends here.
     seen = (u, W, bias) if gradient == "full" else lax.stop_gradient((u, W, bias))
 
-    def next_round(_: Array, total: Array) -> Array:
+    def next_round(total: Array) -> Array:
         return total + send(agreeing(total, *seen[:2]), *seen)
 
     if isinstance(num_iterations, int):
         if num_iterations == 1:
             return alike(u, W, bias)
-        total = lax.fori_loop(1, num_iterations - 1, next_round, alike(*seen)[0])
+        total = repeat_rounds(next_round, alike(*seen)[0], num_iterations - 2)
     else:
         # No pose at all makes logits of zero: the first round, if there is only one.
-        total = lax.fori_loop(0, num_iterations - 1, next_round, jnp.zeros((num_upper, n, d)))
+        most = None if max_iterations is None else max_iterations - 1
+        none = jnp.zeros((num_upper, n, d))
+        total = repeat_rounds(next_round, none, num_iterations - 1, most)
     c = agreeing(total, *seen[:2])
     return send(c, u, W, bias), c
 

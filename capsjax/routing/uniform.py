@@ -16,6 +16,7 @@ def uniform_routing(
     *,
     bias: Float[Array, "j d"] | None = None,
     gradient: Gradient = "stop",
+    max_iterations: int | None = None,
     leaky: bool = False,
     eps: float = 1e-7,
     eps_at: EpsPlacement = "root",
@@ -23,11 +24,11 @@ def uniform_routing(
     """Send every vote to all upper capsules alike: c_ij = 1/j, whatever the votes are.
 
     It has the form of `dynamic_routing`, of which it is the first round, so that an ablation
-    changes a name and nothing else; `num_iterations` and `gradient` make no difference.
+    changes a name and nothing else; the number of rounds and `gradient` make no difference.
 
     Args:
       votes: prediction vectors û, (..., i, j, d).
-      num_iterations, gradient: accepted and without effect.
+      num_iterations, gradient, max_iterations: accepted and without effect.
       bias, leaky, eps, eps_at: as in `dynamic_routing`; leaky makes c_ij = 1/(j + 1).
 
     Returns:
@@ -39,7 +40,7 @@ def uniform_routing(
     >>> uniform_routing(jnp.ones((2, 6, 4, 3))).c[0, 0].tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
-    del num_iterations, gradient
+    del num_iterations, gradient, max_iterations
     return dynamic_routing(votes, 1, bias=bias, leaky=leaky, eps=eps, eps_at=eps_at)
 
 
@@ -47,4 +48,4 @@ class UniformRouting(DynamicRouting):
     """`uniform_routing` as a value, with the settings of `DynamicRouting`."""
 
     def _settings(self, learned: Mapping[str, Array]) -> dict[str, Any]:
-        return {**super()._settings(learned), "num_iterations": 1}
+        return {**super()._settings(learned), "num_iterations": 1, "max_iterations": None}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import optax
+from jaxtyping import Array, Float
 
 from capsjax.registry import look_up
 
@@ -11,12 +12,12 @@ def make_schedule(
     name: str,
     steps_per_epoch: int,
     *,
-    learning_rate: float,
+    learning_rate: float | Float[Array, ""],
     decay_rate: float,
     decay_every: int,
     decay_unit: str,
     staircase: bool,
-    floor: float,
+    floor: float | Float[Array, ""],
     stage_factors: Sequence[float],
     stage_ends: Sequence[int],
 ) -> optax.Schedule:
@@ -25,7 +26,7 @@ def make_schedule(
     Args:
       name: "constant", "exponential" or "staged".
       steps_per_epoch: number of steps of an epoch.
-      learning_rate: at the start.
+      learning_rate: at the start; like the floor it may be a traced value.
       decay_rate, decay_every, decay_unit, staircase, floor: of "exponential": the rate is
         multiplied by decay_rate each decay_every steps or epochs, smoothly or in a staircase,
         and never falls below the floor.
