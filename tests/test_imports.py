@@ -37,6 +37,8 @@ MAY_IMPORT = {
     "progress": [],
     "interrupt": [],
     "figures": [],
+    "statistics": [],
+    "sweep_figures": ["figures", "statistics"],
     "predictor": [*LEAVES, "checkpoint", "training", "workdir"],
 }
 NEVER = ("tensorflow", "experiments", "absl.flags", "absl.app", "clu", "torch")
