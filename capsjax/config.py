@@ -5,6 +5,8 @@ of the table of variants changes; ",small" after a preset shrinks the network. F
 `configs/` start here. Each sub-dict is named after the function or class that it feeds.
 """
 
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -30,6 +32,19 @@ def make_config(preset: str = "paper") -> ConfigDict:
     for variant in variants:
         config.update_from_flattened_dict(look_up(VARIANTS, variant, "variant of a preset"))
     return config
+
+
+def load_config(path: Path, *argument: str) -> ConfigDict:
+    """The config of a file in configs/, for another one to start from.
+
+    Args:
+      path: of the file.
+      *argument: what stands after the colon on a command line, if anything.
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*argument)
 
 
 def _paper() -> ConfigDict:

@@ -1,7 +1,6 @@
 """Models: exact numbers of parameters, any size of image, masks, batches, gradients."""
 
 import functools
-import importlib.util
 import math
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from capsjax.config import PRESETS, make_config
+from capsjax.config import PRESETS, load_config, make_config
 from capsjax.models import MODELS
 from capsjax.training.build import build
 
@@ -52,17 +51,10 @@ def shapes_of(model, batch=1):
     return output, variables["params"]
 
 
-def load_config(name):
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
-
-
 @pytest.mark.parametrize(("name", "preset"), COUNTS)
 def test_number_of_parameters(name, preset):
     image_shape, parts, total = COUNTS[name, preset]
-    config = load_config("digits") if preset == "digits" else make_config(preset)
+    config = load_config(CONFIGS / "digits.py") if preset == "digits" else make_config(preset)
     assert config.model.name == name
     _, params = shapes_of(model_of(config, image_shape))
     assert {part: count(params[part]) for part in params} == dict(zip(PARTS, parts, strict=True))

@@ -1,9 +1,10 @@
 """A run of seconds: the digits, few of them, and a network that is small but whole."""
 
-import importlib.util
 from pathlib import Path
 
 from ml_collections import ConfigDict
+
+from capsjax.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,17 +22,9 @@ OVERRIDES = {
 }
 
 
-def load_config(name: str, preset: str = "paper") -> ConfigDict:
-    """The config of a file in configs/."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(preset)
-
-
 def tiny_config(**overrides) -> ConfigDict:
     """configs/digits.py made tiny, with further overrides by dotted name ("__" for ".")."""
-    config = load_config("digits")
+    config = load_config(ROOT / "configs" / "digits.py")
     with config.unlocked():
         config.update_from_flattened_dict(OVERRIDES)
         config.update_from_flattened_dict(
@@ -40,9 +33,9 @@ def tiny_config(**overrides) -> ConfigDict:
     return config
 
 
-def tiny_flags(**overrides) -> list[str]:
-    """The same for a command line."""
+def tiny_flags(file: str = "digits.py", prefix: str = "", **overrides) -> list[str]:
+    """The same for a command line: of a file in configs/ that has those fields behind a prefix."""
     fields = {**OVERRIDES, **{name.replace("__", "."): value for name, value in overrides.items()}}
-    return [f"--config={ROOT / 'configs' / 'digits.py'}"] + [
-        f"--config.{name}={value}" for name, value in fields.items()
+    return [f"--config={ROOT / 'configs' / file}"] + [
+        f"--config.{prefix}{name}={value}" for name, value in fields.items()
     ]

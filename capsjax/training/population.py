@@ -1,0 +1,192 @@
+"""Many training runs as one compiled program: a population of trials.
+
+Trials whose configs differ in numbers alone share a program, which takes those numbers as data
+(`NUMBERS`); initial values matter before it only. A member of a population is the run that its
+config describes: the same initial parameters, batches and steps, equal but for rounding.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Int, UInt8
+from ml_collections import ConfigDict
+
+from capsjax.registry import look_up
+from capsjax.training.build import build, build_evaluate, build_train_steps
+from capsjax.training.steps import TrainState, init_state
+
+# Fields of a config that may be data of a compiled program, and their types there.
+NUMBERS = {
+    "seed": np.int32,
+    "schedule.learning_rate": np.float32,
+    "schedule.floor": np.float32,
+    "loss_weights.margin": np.float32,
+    "loss_weights.reconstruction": np.float32,
+    "margin_loss.m_plus": np.float32,
+    "margin_loss.m_minus": np.float32,
+    "margin_loss.down_weight": np.float32,
+    "model.routing.num_iterations": np.int32,
+}
+
+
+Numbers = Mapping[str, Array | np.ndarray]
+
+
+class Sizes(NamedTuple):
+    """Of the data that a population is trained on.
+
+    Attributes:
+      image_shape: (h, w, c).
+      num_classes, num_examples: of the training part.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_examples: int
+
+
+def structure_of(fields: Mapping[str, Any]) -> tuple:
+    """What the compiled program of a config depends on: equal for trials that can share one.
+
+    Args:
+      fields: the config, flat: dotted name to value.
+
+    >>> structure_of({"seed": 0, "a": 1}) == structure_of({"seed": 5, "a": 1})
+    True
+    """
+    return tuple(
+        sorted((name, repr(value)) for name, value in fields.items() if not _is_free(name))
+    )
+
+
+def _is_free(name: str) -> bool:
+    return name in NUMBERS or name == "name" or name.endswith("_init")
+
+
+def numbers_of(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The numbers in which members differ, each as an array (members,).
+
+    The others stay constants of the program. `seed` is always among them.
+
+    Args:
+      members: flat configs of one structure.
+    """
+    stacked = {
+        name: np.array([fields[name] for fields in members], dtype)
+        for name, dtype in NUMBERS.items()
+    }
+    return {
+        name: values
+        for name, values in stacked.items()
+        if name == "seed" or (values != values[0]).any()
+    }
+
+
+class Population:
+    """The programs of a population, as pure functions to be compiled.
+
+    Args:
+      config: of any of the members.
+      numbers: as from `numbers_of`.
+      sizes: of the training data.
+      form: "vmap" makes each operation work on all members at once, "map" works them off one
+        after the other within the same program: `choose_form` says which suits a device.
+
+    Raises:
+      ValueError: for an unknown form, or a config that does not work.
+    """
+
+    def __init__(
+        self, config: ConfigDict, numbers: Mapping[str, np.ndarray], sizes: Sizes, form: str
+    ):
+        self._config, self._sizes = config, sizes
+        self._over_members = look_up(FORMS, form, "form of a population")
+        rounds = numbers.get("model.routing.num_iterations")
+        self._max_iterations = None if rounds is None else int(rounds.max())
+
+    def train_steps(
+        self,
+        numbers: Numbers,
+        states: TrainState,
+        num_steps: Int[Array, "members"],
+        images: UInt8[Array, "N h w c"],
+        labels: Int[Array, "N"],
+    ) -> tuple:
+        """As many steps of each member as `num_steps` says: none freezes a member.
+
+        Returns:
+          (states, healths) of all members, see `make_train_steps`.
+        """
+
+        def of_member(numbers, state, num_steps):
+            member = self._member(numbers)
+            steps = build_train_steps(member, build(member, *self._sizes))
+            return steps(state, images, labels, num_steps)
+
+        return self._over_members(of_member)(numbers, states, num_steps)
+
+    def evaluate(self, numbers: Numbers, params: dict, images: Array, labels: Array):
+        """The `Evaluation` of each member, on the same images."""
+
+        def of_member(numbers, params):
+            member = self._member(numbers)
+            return build_evaluate(member, build(member, *self._sizes))(params, images, labels)
+
+        return self._over_members(of_member)(numbers, params)
+
+    def learning_rates(self, numbers: Numbers, step: int) -> Array:
+        """The learning rate of each member at a step."""
+        return jax.vmap(lambda of: build(self._member(of), *self._sizes).schedule(step))(numbers)
+
+    def _member(self, numbers: Numbers) -> ConfigDict:
+        """The config with traced values in it."""
+        member = self._config.copy_and_resolve_references()
+        with member.unlocked(), member.ignore_type():
+            for name, value in numbers.items():
+                *path, last = name.split(".")
+                section = member
+                for part in path:
+                    section = section[part]
+                section[last] = value
+            if self._max_iterations is not None:
+                member.model.routing.max_iterations = self._max_iterations
+        return member
+
+
+def _map_over_members(function: Callable) -> Callable:
+    return lambda *arguments: lax.map(lambda of_member: function(*of_member), arguments)
+
+
+FORMS = {"vmap": jax.vmap, "map": _map_over_members}
+
+
+# Members of a program in the form "map", where more at once gain nothing: each call of the program
+# moves all their states through the memory.
+MOST_IN_TURN = 8
+
+
+def choose_form() -> str:
+    """The form that suits the default device: the one place that decides.
+
+    On a CPU one member's arrays fill the caches, and "vmap" takes a third longer.
+    """
+    return "map" if jax.default_backend() == "cpu" else "vmap"
+
+
+def init_member(config: ConfigDict, sizes: Sizes) -> Callable[[Array], TrainState]:
+    """The state of a member before its first step, as a function of its seed, to be compiled."""
+    built = build(config, *sizes)
+    return lambda seed: init_state(built.model, built.optimizer, seed)
+
+
+def keep_better(better: Bool[Array, "members"], params: dict, best: dict) -> dict:
+    """Of each member the new parameters where they are better, else the best so far."""
+
+    def choose(new, old):
+        return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(choose, params, best)

@@ -1,0 +1,301 @@
+"""Train all trials of a sweep, as many at once as fit, and keep an index of what came out.
+
+    python experiments/sweep.py --config=configs/sweeps/routing_x_reconstruction.py:small \\
+        --workdir=runs/table1
+    python experiments/report.py --workdir=runs/table1
+
+The same --workdir again resumes, after Ctrl-C or a power cut, and leaves alone what is finished.
+Every field of the base config is a flag: --config.base.train.epochs=1; --config.num_seeds=5 adds
+seeds to a sweep that is there. Trials that differ in numbers alone (seed, learning rate, weights
+and margins of the losses, routing rounds, initial values) are trained as one compiled program.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import command_line
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+from sweeping import folders
+from sweeping.members import Data, Members, largest_that_fits
+from sweeping.progress import SweepProgress
+from sweeping.training import PopulationRun
+from train import check_config
+
+from capsjax import devices
+from capsjax.compilation import keep_compiled_programs
+from capsjax.data import load_training
+from capsjax.files import read_json, write_json
+from capsjax.interrupt import Interrupt
+from capsjax.progress import format_seconds
+from capsjax.registry import look_up
+from capsjax.sweeps import Trial, trials_of
+from capsjax.training import steps_per_epoch
+from capsjax.training.population import FORMS, MOST_IN_TURN, choose_form, structure_of
+from capsjax.workdir import (
+    describe_environment,
+    flatten,
+    new_workdir,
+    open_workdir,
+    program_command,
+)
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    config_flags.DEFINE_config_file(
+        "config", None, "Sweep file, with its size after a colon: configs/sweeps/X.py:small."
+    )
+    flags.DEFINE_string(
+        "workdir", "", "Folder of the sweep, runs/NAME-TIME by default. One that is there resumes."
+    )
+    flags.DEFINE_string(
+        "form", "auto", "How a program trains its trials: vmap, map or, by the device, auto."
+    )
+    flags.DEFINE_integer(
+        "population",
+        0,
+        f"Trials in a program at most; 0 for as many as memory holds (form map: {MOST_IN_TURN}).",
+        lower_bound=0,
+    )
+    command_line.define_process_flags()
+
+
+def main() -> None:
+    config = FLAGS.config
+    if config is None:
+        raise ValueError(
+            "--config=FILE is missing, for example "
+            "--config=configs/sweeps/routing_x_reconstruction.py:small"
+        )
+    if "base" not in config:
+        raise ValueError("--config is a config of one run, not a sweep: see configs/sweeps/")
+    form = FLAGS.form
+    if form != "auto":
+        look_up(FORMS, form, "form of a population (--form)")
+    command_line.start_processes()
+    keep_compiled_programs()
+    if form == "auto":
+        form = choose_form()
+    workdir = FLAGS.workdir or devices.on_primary(lambda: str(new_workdir(config.name)))
+    overrides = config_flags.get_override_values(FLAGS["config"])
+    run_sweep(config, Path(workdir).expanduser(), overrides, form, FLAGS.population)
+
+
+def run_sweep(
+    config: ConfigDict,
+    workdir: Path,
+    overrides: dict[str, Any] | None = None,
+    form: str = "map",
+    most: int = 0,
+) -> list[folders.Status]:
+    """Train what is left of a sweep.
+
+    Args:
+      config: see `capsjax.sweeps`.
+      workdir: folder of the sweep, new or of the same config.
+      overrides: fields that were given on the command line, to be recorded.
+      form: see `capsjax.training.population.Population`.
+      most: trials in a program at most; 0 for as many as memory holds, or MOST_IN_TURN for "map".
+
+    Returns:
+      What became of each trial, in the order of `trials_of`.
+
+    Raises:
+      ValueError: for a sweep or a folder that does not work; nothing has been trained then.
+      SystemExit: after Ctrl-C or SIGTERM, when all is saved.
+    """
+    trials = trials_of(config)
+    for trial in trials:
+        check_config(trial.config)
+    start = program_command(overrides or {})
+    devices.on_primary(lambda: open_workdir(workdir, config, {**start, "form": form}))
+    sweep = Sweep(config, workdir, trials, devices.make_mesh("members"), form, most)
+    with Interrupt() as interrupt:
+        sweep.run(interrupt)
+    return sweep.statuses()
+
+
+class Sweep:
+    """A sweep at work; see `run_sweep` for its arguments."""
+
+    def __init__(self, config, workdir: Path, trials: list[Trial], mesh, form: str, most: int):
+        self._config, self._workdir, self._trials = config, workdir, trials
+        self._mesh, self._form = mesh, form
+        self._most = most or (MOST_IN_TURN * mesh.size if form == "map" else len(trials))
+        self._data: dict[str, Data] = {}
+        self._environment = describe_environment()
+        self._started = time.monotonic()
+        self._seconds_before = devices.on_primary(self._read_seconds)
+
+    def statuses(self) -> list[folders.Status]:
+        """What became of each trial."""
+        return [folders.read_status(self._workdir, trial) for trial in self._trials]
+
+    def run(self, interrupt: Interrupt) -> None:
+        """Populations that were begun first, then the trials that are left."""
+        by_id = {trial.id: trial for trial in self._trials}
+        left = [t for t in self._trials if not folders.read_status(self._workdir, t).is_final]
+        print(f"{self._workdir}: {len(left)} of {len(self._trials)} trials to train", flush=True)
+        for trial in left:
+            devices.on_primary(lambda trial=trial: folders.clear_failure(self._workdir, trial))
+        self._progress = SweepProgress(
+            len(self._trials), sum(self._steps_of(trial) for trial in left), self._errors()
+        )
+        try:
+            for folder, ids in folders.unfinished_populations(self._workdir, self._trials):
+                members = [by_id[name] for name in ids if name in by_id]
+                left = [trial for trial in left if trial.id not in ids]
+                self._train(members, interrupt, folder)
+            while left:
+                structure = self._structure(left[0])
+                alike = [trial for trial in left if self._structure(trial) == structure]
+                done = self._train(alike, interrupt)
+                left = [trial for trial in left if trial.id not in done]
+        finally:
+            self._progress.close()
+            self._write_index(())
+        self._say_result()
+
+    def _train(
+        self, trials: Sequence[Trial], interrupt: Interrupt, folder: Path | None = None
+    ) -> set[str]:
+        """Train trials of one structure, as many as fit, and say which.
+
+        A population that fails is recorded and costs the others nothing.
+        """
+        # Members of a population that was begun stay together: its checkpoint is of them all.
+        most = self._most if folder is None else len(trials)
+        try:
+            data = self._load(trials[0])
+            print(f"compiling for {min(most, len(trials))} trials: {trials[0].id} ...", flush=True)
+            members, compiled = largest_that_fits(trials, data, self._mesh, self._form, most)
+        except (ValueError, jax.errors.JaxRuntimeError) as error:
+            if devices.is_lost_process(error):
+                raise
+            return self._fail(trials, error)
+        if folder is None:
+            made = devices.on_primary(
+                lambda: str(folders.new_population(self._workdir, members.trials))
+            )
+            folder = Path(made)
+        self._run_population(folder, members, compiled, interrupt)
+        return {trial.id for trial in members.trials}
+
+    def _run_population(self, folder: Path, members: Members, compiled, interrupt) -> None:
+        def on_epoch() -> int:
+            self._write_index([trial.id for trial in members.trials])
+            return sum(status.is_final for status in self.statuses())
+
+        try:
+            run = PopulationRun(self._workdir, folder, members, compiled, self._progress)
+            run.train(interrupt, on_epoch)
+        except jax.errors.JaxRuntimeError as error:
+            if devices.is_lost_process(error):
+                raise
+            self._fail(members.trials, error)
+
+    def _fail(self, trials: Sequence[Trial], error: Exception) -> set[str]:
+        message = " ".join(str(error).split())[:300]
+        for trial in trials:
+            devices.on_primary(
+                lambda trial=trial: folders.write_failure(self._workdir, trial, "failed", message)
+            )
+        self._progress.say(f"{len(trials)} trials, {trials[0].id} ..., failed: {message}")
+        self._progress.skip(sum(self._steps_of(trial) for trial in trials))
+        return {trial.id for trial in trials}
+
+    def _structure(self, trial: Trial) -> tuple:
+        return structure_of(flatten(trial.config.to_dict()))
+
+    def _load(self, trial: Trial) -> Data:
+        fields = trial.config.data
+        if repr(fields) not in self._data:
+            with devices.primary_first():
+                self._data[repr(fields)] = Data(*load_training(**fields))
+        return self._data[repr(fields)]
+
+    def _steps_of(self, trial: Trial) -> int:
+        """Of a whole training; 0 if its data cannot be had, which is found out in due course."""
+        try:
+            size = trial.config.train.batch_size
+            return trial.config.train.epochs * steps_per_epoch(
+                len(self._load(trial).training), size
+            )
+        except ValueError:
+            return 0
+
+    def _errors(self) -> dict[str, float]:
+        """Validation errors of the trials that are finished."""
+        summaries = {
+            trial.id: status.summary
+            for trial, status in zip(self._trials, self.statuses(), strict=True)
+            if status.summary is not None and status.summary["validation"]
+        }
+        return {name: summary["validation"]["error"] for name, summary in summaries.items()}
+
+    def _read_seconds(self) -> float:
+        try:
+            return float(read_json(self._workdir / "index.json")["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0  # not there yet, or damaged: it is written anew
+
+    def _write_index(self, running: Sequence[str]) -> None:
+        devices.on_primary(lambda: write_json(self._workdir / "index.json", self._index(running)))
+
+    def _index(self, running: Sequence[str]) -> dict[str, Any]:
+        statuses = self.statuses()
+        config, environment = self._config, self._environment
+        return {
+            "name": config.name,
+            "title": config.title,
+            "status": "finished" if all(s.is_final for s in statuses) else "running",
+            "factors": [
+                {"name": factor, "levels": [level for level, _ in levels]}
+                for factor, levels in config.factors
+            ],
+            "num_seeds": config.num_seeds,
+            "reference": dict(config.reference) or None,
+            "published": [
+                {
+                    "levels": dict(levels),
+                    "error_percent": error,
+                    "deviation": deviation,
+                    "source": source,
+                }
+                for levels, error, deviation, source in config.published
+            ],
+            "device": environment["device"],
+            "processor": environment["processor"],
+            "cpu_count": environment["cpu_count"],
+            "device_count": environment["device_count"],
+            "commit": environment["commit"],
+            "versions": environment["packages"],
+            "command": " ".join(["python", *program_command({})["command"]]),
+            "form": self._form,
+            "seconds": self._seconds_before + time.monotonic() - self._started,
+            "trials": [
+                folders.make_row(trial, status, trial.id in running)
+                for trial, status in zip(self._trials, statuses, strict=True)
+            ],
+        }
+
+    def _say_result(self) -> None:
+        statuses = self.statuses()
+        seconds = self._seconds_before + time.monotonic() - self._started
+        finished = sum(status.name == "finished" for status in statuses)
+        print(
+            f"{self._workdir}: {finished} of {len(statuses)} trials finished in "
+            f"{format_seconds(seconds)}; python experiments/report.py --workdir={self._workdir}"
+        )
+        for trial, status in zip(self._trials, statuses, strict=True):
+            if status.message:
+                print(f"{trial.id}: {status.name}: {status.message}")
+
+
+if __name__ == "__main__":
+    command_line.run(main, define_flags)

@@ -1,0 +1,118 @@
+"""The folder of a sweep, and what its files say of each trial.
+
+config.json env.json   as of a run
+index.json             a row for each trial, for report.py and for people; made from what follows
+populations/N/         members.json and checkpoints/ of trials that are trained together
+trials/ID/             a trial: reads like the folder of a run of train.py
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from capsjax.files import read_json, write_json
+from capsjax.sweeps import Trial
+from capsjax.workdir import read_summary
+
+
+class Status(NamedTuple):
+    """What became of a trial.
+
+    Attributes:
+      name: "waiting", "finished", "non_finite" or "failed".
+      summary: of a finished one.
+      message: why, of the last two.
+    """
+
+    name: str
+    summary: dict[str, Any] | None = None
+    message: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether another start leaves it alone. What failed is tried again."""
+        return self.name in ("finished", "non_finite")
+
+
+def trial_folder(workdir: Path, trial: Trial) -> Path:
+    """Of a trial's own files."""
+    return workdir / "trials" / trial.id
+
+
+def read_status(workdir: Path, trial: Trial) -> Status:
+    """From the trial's files."""
+    folder = trial_folder(workdir, trial)
+    summary = read_summary(folder)
+    if summary is not None:
+        return Status("finished", summary)
+    failure = folder / "failure.json"
+    if failure.exists():
+        fields = read_json(failure)
+        return Status(fields.get("status", "failed"), None, fields.get("message", ""))
+    return Status("waiting")
+
+
+def write_failure(workdir: Path, trial: Trial, status: str, message: str, **facts: Any) -> None:
+    """Say that a trial ended without a result.
+
+    Args:
+      workdir: of the sweep.
+      trial: which one.
+      status: "non_finite" or "failed".
+      message: why.
+      **facts: numbers that belong to it.
+    """
+    folder = trial_folder(workdir, trial)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "failure.json", {"status": status, "message": message, **facts})
+
+
+def clear_failure(workdir: Path, trial: Trial) -> None:
+    """Forget a failure: the trial is tried again."""
+    (trial_folder(workdir, trial) / "failure.json").unlink(missing_ok=True)
+
+
+def unfinished_populations(workdir: Path, trials: Iterable[Trial]) -> list[tuple[Path, list[str]]]:
+    """Folders of populations that were begun, and their members, in the order of their start.
+
+    Those whose members are all done are left out.
+    """
+    done = {trial.id for trial in trials if read_status(workdir, trial).is_final}
+    found = []
+    for folder in sorted((workdir / "populations").glob("[0-9]*")):
+        members = folder / "members.json"
+        if members.exists():
+            ids = read_json(members)
+            if not done.issuperset(ids):
+                found.append((folder, ids))
+    return found
+
+
+def new_population(workdir: Path, members: Iterable[Trial]) -> Path:
+    """A folder for trials that are to be trained together."""
+    root = workdir / "populations"
+    root.mkdir(exist_ok=True)
+    number = 1 + max((int(path.name) for path in root.glob("[0-9]*")), default=-1)
+    folder = root / f"{number:03d}"
+    folder.mkdir()
+    write_json(folder / "members.json", [trial.id for trial in members])
+    return folder
+
+
+def make_row(trial: Trial, status: Status, running: bool) -> dict[str, Any]:
+    """A trial's row of index.json."""
+    summary: Mapping[str, Any] = status.summary or {}
+    return {
+        "id": trial.id,
+        "levels": trial.levels,
+        "overrides": trial.overrides,
+        "seed": trial.config.seed,
+        "status": "running" if running and status.name == "waiting" else status.name,
+        "message": status.message,
+        "epochs": trial.config.train.epochs,
+        "selection": trial.config.selection,
+        **{
+            name: summary.get(name)
+            for name in ("steps", "num_parameters", "test", "validation", "train_seconds")
+        },
+    }

@@ -1,0 +1,246 @@
+"""experiments/sweep.py: whole sweeps, and everything that can happen to them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import report
+import sweep
+import train
+
+from capsjax.predictor import load_predictor
+from capsjax.sweeps import levels_of, make_sweep, trials_of
+from capsjax.workdir import WorkdirError
+from capsjax.writers import read_metrics
+from tests.tiny import ROOT, tiny_config, tiny_flags
+
+
+def make_test_sweep(num_seeds=1, **factors):
+    return make_sweep("test", tiny_config(), factors, num_seeds=num_seeds)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A sweep in which some trials diverge and others cannot be built: workdir, trials."""
+    config = make_test_sweep(
+        kernel={"3": {}, "20": {"model.conv.kernel_size": 20}},
+        rounds=levels_of("model.routing.num_iterations", (1, 2)),
+        rate=levels_of("schedule.learning_rate", (0.003, 1e30)),
+    )
+    workdir = tmp_path_factory.mktemp("sweeps") / "sweep"
+    sweep.run_sweep(config, workdir)
+    return workdir, trials_of(config), config
+
+
+def status_of(finished):
+    workdir, trials, _ = finished
+    return {trial.id: sweep.folders.read_status(workdir, trial) for trial in trials}
+
+
+def test_failures_leave_the_others_unharmed(finished):
+    statuses = status_of(finished)
+    assert {name: status.name for name, status in statuses.items()} == {
+        "kernel=3,rounds=1,rate=0.003,seed=0": "finished",
+        "kernel=3,rounds=1,rate=1e+30,seed=0": "non_finite",
+        "kernel=3,rounds=2,rate=0.003,seed=0": "finished",
+        "kernel=3,rounds=2,rate=1e+30,seed=0": "non_finite",
+        "kernel=20,rounds=1,rate=0.003,seed=0": "failed",
+        "kernel=20,rounds=1,rate=1e+30,seed=0": "failed",
+        "kernel=20,rounds=2,rate=0.003,seed=0": "failed",
+        "kernel=20,rounds=2,rate=1e+30,seed=0": "failed",
+    }
+    failed = statuses["kernel=20,rounds=1,rate=0.003,seed=0"]
+    assert "20x20 pixels" in failed.message
+    diverged = statuses["kernel=3,rounds=2,rate=1e+30,seed=0"]
+    assert "is not finite: loss" in diverged.message
+
+
+def test_a_trial_is_the_run_of_train_py(finished, tmp_path):
+    workdir, trials, _ = finished
+    for trial in (trials[0], trials[2]):
+        alone = train.train_and_evaluate(trial.config, tmp_path / trial.id)
+        folder = workdir / "trials" / trial.id
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["test"]["num_errors"] == alone["test"]["num_errors"]
+        assert summary["test"]["loss"] == pytest.approx(alone["test"]["loss"], rel=1e-4)
+        assert summary["selected_step"] == alone["selected_step"]
+        assert alone.keys() - summary.keys() <= {
+            "compile_seconds",
+            "seconds_to_first_step",
+            "image_shape",
+            "num_classes",
+        }
+        records, expected = read_metrics(folder), read_metrics(tmp_path / trial.id)
+        assert [(r["step"], r["split"]) for r in records] == [
+            (r["step"], r["split"]) for r in expected
+        ]
+        for record, other in zip(records, expected, strict=True):
+            assert record.keys() == other.keys()
+            for name in record.keys() - {"images_per_second", "split"}:
+                assert record[name] == pytest.approx(other[name], rel=1e-3, abs=1e-6), name
+
+
+def test_the_folder_of_a_trial_can_be_evaluated(finished):
+    workdir, trials, _ = finished
+    predictor = load_predictor(workdir / "trials" / trials[0].id)
+    assert predictor.predict(np.zeros((2, 8, 8, 1), np.uint8)).labels.shape == (2,)
+
+
+def test_the_index_has_a_row_for_each_trial_and_makes_a_report(finished):
+    workdir, trials, _ = finished
+    index = json.loads((workdir / "index.json").read_text())
+    assert [row["id"] for row in index["trials"]] == [trial.id for trial in trials]
+    assert index["status"] == "running", "failed trials are tried again"
+    row = index["trials"][0]
+    assert row["test"]["num_examples"] == 360
+    assert row["train_seconds"] > 0
+    text = report.write_report(workdir)
+    assert "is not finite" in text
+    assert (workdir / "report" / "trials.csv").exists()
+
+
+def test_what_is_finished_is_left_alone_and_seeds_can_be_added(finished):
+    workdir, trials, config = finished
+    before = {trial.id: folder_times(workdir, trial) for trial in trials[:4]}
+    more = config.copy_and_resolve_references()
+    with more.unlocked():
+        more.num_seeds = 2
+        # Without the failing half: as a user would mend it.
+        more.factors = (("kernel", config.factors[0][1][:1]), *config.factors[1:])
+    with pytest.raises(WorkdirError, match="another config"):
+        sweep.run_sweep(more, workdir)
+    with more.unlocked():
+        more.factors = config.factors
+    statuses = sweep.run_sweep(more, workdir)
+    assert [status.name for status in statuses].count("finished") == 4
+    assert before == {trial.id: folder_times(workdir, trial) for trial in trials[:4]}
+
+
+def folder_times(workdir, trial):
+    folder = workdir / "trials" / trial.id
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.json*")}
+
+
+def test_a_population_is_cut_to_what_memory_holds(tmp_path, monkeypatch, capsys):
+    config = make_test_sweep(num_seeds=3, rounds=levels_of("model.routing.num_iterations", (1,)))
+    monkeypatch.setattr("sweeping.members._bytes_of", lambda compiled: 50)
+    monkeypatch.setattr("sweeping.members._bytes_of_device", lambda: 40)
+    statuses = sweep.run_sweep(config, tmp_path / "too little")
+    assert {status.name for status in statuses} == {"failed"}
+    assert "make the network or train.batch_size smaller" in statuses[0].message
+    # 0.6 of 100 holds two members of 30, and not three.
+    monkeypatch.setattr("sweeping.members._bytes_of_device", lambda: 100)
+    monkeypatch.setattr(
+        "sweeping.members._bytes_of",
+        lambda compiled: 30 * jax.tree.leaves(compiled.out_info)[0].shape[0],
+    )
+    statuses = sweep.run_sweep(config, tmp_path / "two")
+    assert {status.name for status in statuses} == {"finished"}
+    populations = sorted((tmp_path / "two" / "populations").glob("*/members.json"))
+    assert [len(json.loads(path.read_text())) for path in populations] == [2, 1]
+
+
+def test_a_wrong_field_stops_before_anything_is_made(tmp_path):
+    config = make_test_sweep(rounds=levels_of("model.routing.num_iteration", (1,)))
+    with pytest.raises(ValueError, match="did you mean 'model.routing.num_iterations'"):
+        sweep.run_sweep(config, tmp_path / "sweep")
+    config = make_test_sweep(epochs=levels_of("train.epochs", (1, 0)))
+    with pytest.raises(ValueError, match="train.epochs is at least 1"):
+        sweep.run_sweep(config, tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+
+
+LONG = {
+    "train__epochs": 60,
+    "checkpoint__every_steps": 7,
+    "checkpoint__every_epochs": 1000,
+    "selection": "last",
+}
+
+
+def start(workdir, *flags, **overrides):
+    command = [sys.executable, "experiments/sweep.py", f"--workdir={workdir}", *flags]
+    command += tiny_flags("sweeps/digits.py", "base.", **overrides)
+    return subprocess.Popen(
+        [*command, "--config.num_seeds=1", "--population=3"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+
+
+def wait_for_step(workdir, process, step):
+    """Until a trial has written metrics of that step."""
+    deadline = time.monotonic() + 300
+    while not any(
+        record["step"] >= step
+        for folder in (workdir / "trials").glob("*")
+        for record in read_metrics(folder)
+    ):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def everything(workdir):
+    """What a sweep says of its trials, but for times."""
+    found = {}
+    for folder in sorted((workdir / "trials").glob("*")):
+        records = read_metrics(folder)
+        for record in records:
+            record.pop("images_per_second", None)
+        summary = json.loads((folder / "summary.json").read_text())
+        found[folder.name] = records, summary["test"], summary["validation"]
+    return found
+
+
+def test_a_killed_sweep_resumes_and_ends_as_one_that_was_not(tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    reference = start(straight, **LONG)
+    process = start(killed, **LONG)
+    wait_for_step(killed, process, 30)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    process = start(killed, **LONG)
+    wait_for_step(killed, process, 100)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "resuming from step" in output
+    assert "--workdir" in output
+    assert "resumes" in output
+    process = start(killed, **LONG)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert "4 of 4 trials finished" in output
+    assert reference.wait(timeout=300) == 0, reference.stdout.read()
+    reference.communicate()
+    assert everything(killed) == everything(straight)
+    index = json.loads((killed / "index.json").read_text())
+    assert index["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--config=FILE is missing"),
+        (["--config=configs/digits.py"], "not a sweep"),
+        (["--config=configs/sweeps/authors_gap.py:big"], "size of a sweep 'big'"),
+        (["--config=configs/sweeps/digits.py", "--form=vmop"], "did you mean 'vmap'"),
+        (["--config=configs/sweeps/digits.py", "--population=-1"], "population"),
+    ],
+)
+def test_wrong_flags_are_one_line(flags, message):
+    command = [sys.executable, "experiments/sweep.py", *flags]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode in (1, 2)
+    (line,) = result.stderr.strip().splitlines()
+    assert message in line
