@@ -209,7 +209,7 @@ def _paper() -> ConfigDict:
     train.batch_size = 128
 
     evaluate = config.evaluate = ConfigDict()
-    # Images at once; no effect on the result.
+    # Images at once, on each device; no effect on the result.
     evaluate.batch_size = 100
 
     # Which parameters the test set sees, once, at the end: those of the "last" step, or the

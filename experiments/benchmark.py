@@ -5,9 +5,10 @@
     python experiments/benchmark.py --sections=compare,memory
 
 Sections: compare (training and inference, capsjax and PyTorch), memory (votes held and recomputed,
-whole steps), scaling (batch size, routing rounds, image size), startup (of train.py), evaluation
-(10,000 images) and, on a GPU, epoch. PyTorch is measured where it is installed: pip install -e
-".[bench]". Ctrl-C ends with what has been measured so far.
+whole steps), scaling (batch size, routing rounds, image size), population (eight trials in one
+program), startup (of train.py), evaluation (10,000 images) and, on a GPU, epoch. PyTorch is
+measured where it is installed: pip install -e ".[bench]". Ctrl-C ends with what has been measured
+so far.
 """
 
 import os
@@ -25,7 +26,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import command_line
 import jax
 from absl import flags
-from benchmarking import compare, evaluation, memory, scaling, startup
+from benchmarking import compare, evaluation, memory, population, scaling, startup
 from benchmarking.jax_cases import device_name
 from benchmarking.machine import machine_memory
 from benchmarking.settings import Settings
@@ -52,6 +53,7 @@ SECTIONS = {
     "compare": Section(compare.run, compare.markdown),
     "memory": Section(memory.run, memory.markdown),
     "scaling": Section(scaling.run, scaling.markdown),
+    "population": Section(population.run, population.markdown),
     "startup": Section(startup.run, startup.markdown),
     "evaluation": Section(evaluation.run, evaluation.markdown),
     "epoch": Section(evaluation.run_epoch, evaluation.markdown),

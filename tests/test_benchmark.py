@@ -11,7 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarking import compare, evaluation, jax_cases, memory, rows, scaling, startup, tables
+from benchmarking import (
+    compare,
+    evaluation,
+    jax_cases,
+    memory,
+    population,
+    rows,
+    scaling,
+    startup,
+    tables,
+)
 from benchmarking.machine import OtherWork, machine_memory, others_line
 from benchmarking.operations import forward_operations, step_operations
 from benchmarking.settings import Settings
@@ -376,6 +386,26 @@ def test_the_report_of_a_run_without_pytorch_compares_with_products_alone():
 @pytest.mark.parametrize("name", benchmark.SECTIONS)
 def test_a_section_of_which_nothing_was_measured_can_be_reported(name):
     assert benchmark.markdown(stored_results(**{name: {}}))
+
+
+@pytest.mark.parametrize("form", ["map", "vmap"])
+def test_the_cases_of_a_population_take_all_steps_of_all_trials(form, monkeypatch):
+    monkeypatch.setattr(jax_cases, "STEPS_OF_AN_EPOCH", 5)
+    prepared = population.prepare_trials(tiny_bench_config({}), SHAPE, form)
+    prepared.run(3)
+    prepared.run(5)
+    with pytest.raises(RuntimeError, match="instead of 6"):
+        prepared.run(6)
+
+
+def test_runs_of_their_own_count_as_often_as_there_are_trials():
+    rows = [
+        {"name": "runs of their own", "form": "single", "seconds": [0.1], "compile_seconds": 2.0},
+        {"name": "one program", "form": "map", "seconds": [0.4], "compile_seconds": 3.0},
+    ]
+    text = population.markdown({"rows": rows})
+    assert "| runs of their own | 0.800 | 1,280 | 1.00 | 16.0 | - |" in text
+    assert "| one program | 0.400 | 2,560 | 2.00 | 3.00 | - |" in text
 
 
 def test_work_of_others_is_told():

@@ -1,11 +1,9 @@
 """experiments/sweep.py: whole sweeps, and everything that can happen to them."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -18,7 +16,8 @@ from capsjax.predictor import load_predictor
 from capsjax.sweeps import levels_of, make_sweep, trials_of
 from capsjax.workdir import WorkdirError
 from capsjax.writers import read_metrics
-from tests.tiny import ROOT, tiny_config, tiny_flags
+from tests.runs import results_of_sweep, start_sweep, wait_for_trials
+from tests.tiny import ROOT, tiny_config
 
 
 def make_test_sweep(num_seeds=1, **factors):
@@ -148,82 +147,39 @@ def test_a_population_is_cut_to_what_memory_holds(tmp_path, monkeypatch, capsys)
 
 def test_a_wrong_field_stops_before_anything_is_made(tmp_path):
     config = make_test_sweep(rounds=levels_of("model.routing.num_iteration", (1,)))
-    with pytest.raises(ValueError, match="did you mean 'model.routing.num_iterations'"):
+    with pytest.raises(ValueError, match=r"did you mean 'model\.routing\.num_iterations'"):
         sweep.run_sweep(config, tmp_path / "sweep")
     config = make_test_sweep(epochs=levels_of("train.epochs", (1, 0)))
-    with pytest.raises(ValueError, match="train.epochs is at least 1"):
+    with pytest.raises(ValueError, match=r"train\.epochs is at least 1"):
         sweep.run_sweep(config, tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
 
 
-LONG = {
-    "train__epochs": 60,
-    "checkpoint__every_steps": 7,
-    "checkpoint__every_epochs": 1000,
-    "selection": "last",
-}
-
-
-def start(workdir, *flags, **overrides):
-    command = [sys.executable, "experiments/sweep.py", f"--workdir={workdir}", *flags]
-    command += tiny_flags("sweeps/digits.py", "base.", **overrides)
-    return subprocess.Popen(
-        [*command, "--config.num_seeds=1", "--population=3"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )
-
-
-def wait_for_step(workdir, process, step):
-    """Until a trial has written metrics of that step."""
-    deadline = time.monotonic() + 300
-    while not any(
-        record["step"] >= step
-        for folder in (workdir / "trials").glob("*")
-        for record in read_metrics(folder)
-    ):
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def everything(workdir):
-    """What a sweep says of its trials, but for times."""
-    found = {}
-    for folder in sorted((workdir / "trials").glob("*")):
-        records = read_metrics(folder)
-        for record in records:
-            record.pop("images_per_second", None)
-        summary = json.loads((folder / "summary.json").read_text())
-        found[folder.name] = records, summary["test"], summary["validation"]
-    return found
+LONG = {"train__epochs": 60, "checkpoint__every_steps": 7, "selection": "last"}
 
 
 def test_a_killed_sweep_resumes_and_ends_as_one_that_was_not(tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    reference = start(straight, **LONG)
-    process = start(killed, **LONG)
-    wait_for_step(killed, process, 30)
+    reference = start_sweep(straight, **LONG)
+    process = start_sweep(killed, **LONG)
+    wait_for_trials(killed, process, 30)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    process = start(killed, **LONG)
-    wait_for_step(killed, process, 100)
+    process = start_sweep(killed, **LONG)
+    wait_for_trials(killed, process, 100)
     process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 128 + signal.SIGTERM, output
     assert "resuming from step" in output
     assert "--workdir" in output
     assert "resumes" in output
-    process = start(killed, **LONG)
+    process = start_sweep(killed, **LONG)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert "4 of 4 trials finished" in output
     assert reference.wait(timeout=300) == 0, reference.stdout.read()
     reference.communicate()
-    assert everything(killed) == everything(straight)
+    assert results_of_sweep(killed) == results_of_sweep(straight)
     index = json.loads((killed / "index.json").read_text())
     assert index["status"] == "finished"
 
