@@ -11,7 +11,7 @@ and margins of the losses, routing rounds, initial values) are trained as one co
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 from sweeping import folders
+from sweeping.index import make_index, seconds_so_far
 from sweeping.members import Data, Members, largest_that_fits
 from sweeping.progress import SweepProgress
 from sweeping.training import PopulationRun
@@ -28,7 +29,7 @@ from train import check_config
 from capsjax import devices
 from capsjax.compilation import keep_compiled_programs
 from capsjax.data import load_training
-from capsjax.files import read_json, write_json
+from capsjax.files import write_json
 from capsjax.interrupt import Interrupt
 from capsjax.progress import format_seconds
 from capsjax.registry import look_up
@@ -83,7 +84,14 @@ def main() -> None:
         form = choose_form()
     workdir = FLAGS.workdir or devices.on_primary(lambda: str(new_workdir(config.name)))
     overrides = config_flags.get_override_values(FLAGS["config"])
-    run_sweep(config, Path(workdir).expanduser(), overrides, form, FLAGS.population)
+    workdir = Path(workdir).expanduser()
+    statuses = run_sweep(config, workdir, overrides, form, FLAGS.population)
+    failed = sum(status.name == "failed" for status in statuses)
+    if failed:
+        raise ValueError(
+            f"{failed} of {len(statuses)} trials failed, as said above; mend the cause and start "
+            f"the same command with --workdir={workdir} to try them again"
+        )
 
 
 def run_sweep(
@@ -130,7 +138,7 @@ class Sweep:
         self._data: dict[str, Data] = {}
         self._environment = describe_environment()
         self._started = time.monotonic()
-        self._seconds_before = devices.on_primary(self._read_seconds)
+        self._seconds_before = devices.on_primary(lambda: seconds_so_far(workdir))
 
     def statuses(self) -> list[folders.Status]:
         """What became of each trial."""
@@ -138,32 +146,45 @@ class Sweep:
 
     def run(self, interrupt: Interrupt) -> None:
         """Populations that were begun first, then the trials that are left."""
+        begun, left = devices.on_primary(self._plan)
         by_id = {trial.id: trial for trial in self._trials}
-        left = [t for t in self._trials if not folders.read_status(self._workdir, t).is_final]
+        left = [by_id[name] for name in left]
         print(f"{self._workdir}: {len(left)} of {len(self._trials)} trials to train", flush=True)
-        for trial in left:
-            devices.on_primary(lambda trial=trial: folders.clear_failure(self._workdir, trial))
         self._progress = SweepProgress(
             len(self._trials), sum(self._steps_of(trial) for trial in left), self._errors()
         )
         try:
-            for folder, ids in folders.unfinished_populations(self._workdir, self._trials):
-                members = [by_id[name] for name in ids if name in by_id]
-                left = [trial for trial in left if trial.id not in ids]
-                self._train(members, interrupt, folder)
+            for folder, names in begun:
+                left = [trial for trial in left if trial.id not in names]
+                self._train([by_id[name] for name in names], interrupt, Path(folder))
             while left:
                 structure = self._structure(left[0])
                 alike = [trial for trial in left if self._structure(trial) == structure]
                 done = self._train(alike, interrupt)
-                left = [trial for trial in left if trial.id not in done]
+                left = [trial for trial in left if trial not in done]
         finally:
             self._progress.close()
-            self._write_index(())
+            self._write_index()
         self._say_result()
+
+    def _plan(self) -> tuple[list[tuple[str, list[str]]], list[str]]:
+        """Populations that were begun, and the trials that are left; what failed is tried again.
+
+        Read by one process for all: another one would see files that the first makes meanwhile.
+        """
+        left = [
+            trial
+            for trial in self._trials
+            if not folders.read_status(self._workdir, trial).is_final
+        ]
+        for trial in left:
+            folders.clear_failure(self._workdir, trial)
+        begun = folders.unfinished_populations(self._workdir, self._trials)
+        return begun, [trial.id for trial in left]
 
     def _train(
         self, trials: Sequence[Trial], interrupt: Interrupt, folder: Path | None = None
-    ) -> set[str]:
+    ) -> Sequence[Trial]:
         """Train trials of one structure, as many as fit, and say which.
 
         A population that fails is recorded and costs the others nothing.
@@ -174,6 +195,11 @@ class Sweep:
             data = self._load(trials[0])
             print(f"compiling for {min(most, len(trials))} trials: {trials[0].id} ...", flush=True)
             members, compiled = largest_that_fits(trials, data, self._mesh, self._form, most)
+            if folder is not None and len(members.trials) < len(trials):
+                raise ValueError(
+                    f"{folder} was begun with {len(trials)} trials, and the memory here holds "
+                    f"{len(members.trials)}: resume on a machine like the first, or start anew"
+                )
         except (ValueError, jax.errors.JaxRuntimeError) as error:
             if devices.is_lost_process(error):
                 raise
@@ -184,7 +210,7 @@ class Sweep:
             )
             folder = Path(made)
         self._run_population(folder, members, compiled, interrupt)
-        return {trial.id for trial in members.trials}
+        return members.trials
 
     def _run_population(self, folder: Path, members: Members, compiled, interrupt) -> None:
         def on_epoch() -> int:
@@ -199,7 +225,7 @@ class Sweep:
                 raise
             self._fail(members.trials, error)
 
-    def _fail(self, trials: Sequence[Trial], error: Exception) -> set[str]:
+    def _fail(self, trials: Sequence[Trial], error: Exception) -> Sequence[Trial]:
         message = " ".join(str(error).split())[:300]
         for trial in trials:
             devices.on_primary(
@@ -207,7 +233,7 @@ class Sweep:
             )
         self._progress.say(f"{len(trials)} trials, {trials[0].id} ..., failed: {message}")
         self._progress.skip(sum(self._steps_of(trial) for trial in trials))
-        return {trial.id for trial in trials}
+        return trials
 
     def _structure(self, trial: Trial) -> tuple:
         return structure_of(flatten(trial.config.to_dict()))
@@ -220,14 +246,9 @@ class Sweep:
         return self._data[repr(fields)]
 
     def _steps_of(self, trial: Trial) -> int:
-        """Of a whole training; 0 if its data cannot be had, which is found out in due course."""
-        try:
-            size = trial.config.train.batch_size
-            return trial.config.train.epochs * steps_per_epoch(
-                len(self._load(trial).training), size
-            )
-        except ValueError:
-            return 0
+        """Of its whole training."""
+        train, examples = trial.config.train, len(self._load(trial).training)
+        return train.epochs * steps_per_epoch(examples, train.batch_size)
 
     def _errors(self) -> dict[str, float]:
         """Validation errors of the trials that are finished."""
@@ -238,51 +259,16 @@ class Sweep:
         }
         return {name: summary["validation"]["error"] for name, summary in summaries.items()}
 
-    def _read_seconds(self) -> float:
-        try:
-            return float(read_json(self._workdir / "index.json")["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0.0  # not there yet, or damaged: it is written anew
-
-    def _write_index(self, running: Sequence[str]) -> None:
-        devices.on_primary(lambda: write_json(self._workdir / "index.json", self._index(running)))
-
-    def _index(self, running: Sequence[str]) -> dict[str, Any]:
-        statuses = self.statuses()
-        config, environment = self._config, self._environment
-        return {
-            "name": config.name,
-            "title": config.title,
-            "status": "finished" if all(s.is_final for s in statuses) else "running",
-            "factors": [
-                {"name": factor, "levels": [level for level, _ in levels]}
-                for factor, levels in config.factors
-            ],
-            "num_seeds": config.num_seeds,
-            "reference": dict(config.reference) or None,
-            "published": [
-                {
-                    "levels": dict(levels),
-                    "error_percent": error,
-                    "deviation": deviation,
-                    "source": source,
-                }
-                for levels, error, deviation, source in config.published
-            ],
-            "device": environment["device"],
-            "processor": environment["processor"],
-            "cpu_count": environment["cpu_count"],
-            "device_count": environment["device_count"],
-            "commit": environment["commit"],
-            "versions": environment["packages"],
-            "command": " ".join(["python", *program_command({})["command"]]),
-            "form": self._form,
-            "seconds": self._seconds_before + time.monotonic() - self._started,
-            "trials": [
-                folders.make_row(trial, status, trial.id in running)
-                for trial, status in zip(self._trials, statuses, strict=True)
-            ],
-        }
+    def _write_index(self, running: Collection[str] = ()) -> None:
+        index = make_index(
+            self._config,
+            self._trials,
+            self.statuses(),
+            running,
+            self._environment,
+            self._seconds_before + time.monotonic() - self._started,
+        )
+        devices.on_primary(lambda: write_json(self._workdir / "index.json", index))
 
     def _say_result(self) -> None:
         statuses = self.statuses()

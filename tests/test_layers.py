@@ -13,12 +13,14 @@ from capsjax.layers import (
     Conv,
     Decoder,
     DenseCaps,
+    Pool,
     PrimaryCaps,
     group_channels,
     group_pixels,
 )
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import predict_votes, safe_norm, squash
+from capsjax.pooling import POOLINGS, capsule_pool
 from capsjax.routing import make_routing
 
 # The default generator takes longer to compile than all that is tested here.
@@ -100,6 +102,41 @@ def test_conv_is_scaled_before_its_bias():
     params = {"kernel": jnp.ones((2, 2, 1, 1)), "bias": jnp.array([3.0])}
     out = layer.apply({"params": params}, jnp.full((1, 2, 3, 1), 2.0))
     np.testing.assert_allclose(out, np.full((1, 1, 2, 1), 0.25 * 8 + 3))
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_pool_has_no_parameters_and_takes_any_pooling(name):
+    x, where = normal(2, 7, 8, 4), ((2, 3), (1, 2), "VALID")
+    out, variables = Pool(name, *where).init_with_output(KEY, x)
+    assert not variables
+    chex.assert_trees_all_close(out, POOLINGS[name](x, *where), atol=1e-6)
+
+
+def test_pool_of_windows_side_by_side_is_the_default():
+    x = normal(1, 8, 8, 2)
+    chex.assert_trees_all_close(Pool().apply({}, x), capsule_pool(x), atol=1e-6)
+    chex.assert_shape(Pool("max").apply({}, x), (1, 3, 3, 2))
+
+
+def test_pool_hands_every_setting_to_capsule_pooling():
+    x = normal(1, 7, 7, 4)
+    pool = Pool("capsule")
+    plain = pool.apply({}, x)
+    for setting, value in {
+        "num_steps": 3,
+        "temperature": 0.5,
+        "num_capsules": 2,
+        "eps": 0.5,
+        "upsample": "corner",
+    }.items():
+        out = pool.clone(**{setting: value}).apply({}, x)
+        chex.assert_trees_all_close(out, capsule_pool(x, **{setting: value}), atol=1e-6)
+        assert float(jnp.abs(out - plain).max()) > 1e-3, setting
+
+
+def test_unknown_pooling_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'average'"):
+        Pool("avarage").apply({}, jnp.zeros((1, 3, 3, 1)))
 
 
 def primary_of_ones(**settings):

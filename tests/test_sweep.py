@@ -128,21 +128,49 @@ def folder_times(workdir, trial):
 
 def test_a_population_is_cut_to_what_memory_holds(tmp_path, monkeypatch, capsys):
     config = make_test_sweep(num_seeds=3, rounds=levels_of("model.routing.num_iterations", (1,)))
-    monkeypatch.setattr("sweeping.members._bytes_of", lambda compiled: 50)
-    monkeypatch.setattr("sweeping.members._bytes_of_device", lambda: 40)
+    monkeypatch.setattr("sweeping.members._bytes_of", lambda compiled: 50e9)
+    monkeypatch.setattr("sweeping.members._bytes_of_device", lambda: 40e9)
     statuses = sweep.run_sweep(config, tmp_path / "too little")
     assert {status.name for status in statuses} == {"failed"}
-    assert "make the network or train.batch_size smaller" in statuses[0].message
-    # 0.6 of 100 holds two members of 30, and not three.
-    monkeypatch.setattr("sweeping.members._bytes_of_device", lambda: 100)
+    message = "one trial needs 50.0 GB of memory, and 24.0 GB may be used: make the network or"
+    assert message in statuses[0].message
+    # 0.6 of 100 GB holds two members of 30 GB, and not three.
+    monkeypatch.setattr("sweeping.members._bytes_of_device", lambda: 100e9)
     monkeypatch.setattr(
         "sweeping.members._bytes_of",
-        lambda compiled: 30 * jax.tree.leaves(compiled.out_info)[0].shape[0],
+        lambda compiled: 30e9 * jax.tree.leaves(compiled.out_info)[0].shape[0],
     )
     statuses = sweep.run_sweep(config, tmp_path / "two")
     assert {status.name for status in statuses} == {"finished"}
     populations = sorted((tmp_path / "two" / "populations").glob("*/members.json"))
     assert [len(json.loads(path.read_text())) for path in populations] == [2, 1]
+
+
+class Flags:
+    """As absl has them."""
+
+    def __init__(self, config, workdir):
+        self.config, self.workdir, self.form, self.population = config, workdir, "auto", 0
+
+    def __getitem__(self, name):
+        return getattr(self, name)
+
+
+def test_failed_trials_end_the_command_with_an_error(finished, monkeypatch):
+    workdir, _, config = finished
+    monkeypatch.setattr(sweep, "FLAGS", Flags(config, str(workdir)))
+    monkeypatch.setattr(sweep.command_line, "start_processes", lambda: None)
+    monkeypatch.setattr(sweep.config_flags, "get_override_values", lambda _: {})
+    with pytest.raises(ValueError, match="4 of 8 trials failed"):
+        sweep.main()
+
+
+def test_missing_data_stop_the_sweep(tmp_path):
+    config = make_test_sweep(rounds=levels_of("model.routing.num_iterations", (1,)))
+    with config.unlocked():
+        config.base.data.name, config.base.data.file = "npz", str(tmp_path / "none.npz")
+    with pytest.raises(ValueError, match="none"):
+        sweep.run_sweep(config, tmp_path / "sweep")
 
 
 def test_a_wrong_field_stops_before_anything_is_made(tmp_path):
@@ -177,6 +205,7 @@ def test_a_killed_sweep_resumes_and_ends_as_one_that_was_not(tmp_path):
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert "4 of 4 trials finished" in output
+    assert not list((killed / "populations").glob("*/checkpoints")), "trials have their own"
     assert reference.wait(timeout=300) == 0, reference.stdout.read()
     reference.communicate()
     assert results_of_sweep(killed) == results_of_sweep(straight)

@@ -62,12 +62,20 @@ def test_results_on_1_2_and_4_devices_are_equal(on_one_device, started, tmp_path
     # Three and one members do not divide by two or four: copies fill up the devices.
     processes = {devices: start_on(devices, tmp_path / str(devices)) for devices in (2, 4)}
     started.extend(processes.values())
+    # What four devices have begun, two go on with.
+    wait_for_trials(tmp_path / "4", processes[4], 20)
+    processes[4].terminate()
+    output = processes[4].communicate(timeout=120)[0]
+    assert "saved step" in output
+    processes[4] = start_on(2, tmp_path / "4")
+    started.append(processes[4])
     for devices, process in processes.items():
         output = process.communicate(timeout=300)[0]
         assert process.returncode == 0, output
         assert_alike(results_of_sweep(tmp_path / str(devices)), on_one_device)
-        (start,) = json.loads((tmp_path / str(devices) / "env.json").read_text())
-        assert start["device_count"] == devices
+    assert "resuming from step" in output
+    starts = json.loads((tmp_path / "4" / "env.json").read_text())
+    assert [start["device_count"] for start in starts] == [4, 2]
 
 
 def test_two_processes_of_which_one_is_killed(on_one_device, started, tmp_path):

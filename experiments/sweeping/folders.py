@@ -2,11 +2,12 @@
 
 config.json env.json   as of a run
 index.json             a row for each trial, for report.py and for people; made from what follows
-populations/N/         members.json and checkpoints/ of trials that are trained together
+populations/N/         members.json and, until they are done, checkpoints/ of trials that are
+                       trained together
 trials/ID/             a trial: reads like the folder of a run of train.py
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,19 +73,20 @@ def clear_failure(workdir: Path, trial: Trial) -> None:
     (trial_folder(workdir, trial) / "failure.json").unlink(missing_ok=True)
 
 
-def unfinished_populations(workdir: Path, trials: Iterable[Trial]) -> list[tuple[Path, list[str]]]:
+def unfinished_populations(workdir: Path, trials: Sequence[Trial]) -> list[tuple[str, list[str]]]:
     """Folders of populations that were begun, and their members, in the order of their start.
 
-    Those whose members are all done are left out.
+    Those whose members are all done are left out, and those with members that the sweep does not
+    have any more, as when it is given fewer seeds: what is left of them is trained anew.
     """
-    done = {trial.id for trial in trials if read_status(workdir, trial).is_final}
+    by_id = {trial.id: trial for trial in trials}
     found = []
     for folder in sorted((workdir / "populations").glob("[0-9]*")):
         members = folder / "members.json"
-        if members.exists():
-            ids = read_json(members)
-            if not done.issuperset(ids):
-                found.append((folder, ids))
+        ids = read_json(members) if members.exists() else []
+        known = by_id.keys() >= set(ids)
+        if known and not all(read_status(workdir, by_id[name]).is_final for name in ids):
+            found.append((str(folder), ids))
     return found
 
 
@@ -97,22 +99,3 @@ def new_population(workdir: Path, members: Iterable[Trial]) -> Path:
     folder.mkdir()
     write_json(folder / "members.json", [trial.id for trial in members])
     return folder
-
-
-def make_row(trial: Trial, status: Status, running: bool) -> dict[str, Any]:
-    """A trial's row of index.json."""
-    summary: Mapping[str, Any] = status.summary or {}
-    return {
-        "id": trial.id,
-        "levels": trial.levels,
-        "overrides": trial.overrides,
-        "seed": trial.config.seed,
-        "status": "running" if running and status.name == "waiting" else status.name,
-        "message": status.message,
-        "epochs": trial.config.train.epochs,
-        "selection": trial.config.selection,
-        **{
-            name: summary.get(name)
-            for name in ("steps", "num_parameters", "test", "validation", "train_seconds")
-        },
-    }

@@ -79,11 +79,25 @@ class Members:
         missing = len(self._filled) - len(self.trials)
         return np.concatenate([values, np.full(missing, rest, values.dtype)])
 
-    def like(self) -> TrainState:
-        """Shapes and types of the states of all members."""
+    @property
+    def num_rows(self) -> int:
+        """Of all arrays: the trials, and the copies behind them."""
+        return len(self._filled)
+
+    def refill(self, tree: Any) -> Any:
+        """Arrays of the trials and of another number of copies, for the devices that there are."""
+
+        def put(x):
+            kept = x[: len(self.trials)]
+            missing = self.num_rows - len(kept)
+            return np.concatenate([kept, np.repeat(kept[-1:], missing, axis=0)])
+
+        return self.place(jax.tree.map(put, tree))
+
+    def like(self, num_rows: int) -> TrainState:
+        """Shapes and types of so many states."""
         one = jax.eval_shape(init_member(self.config, self.data.sizes), np.int32(0))
-        count = len(self._filled)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), one)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape), x.dtype), one)
 
     def init(self) -> TrainState:
         """The states before the first step, each as its own config says."""
@@ -100,8 +114,9 @@ class Members:
     def compile_steps(self):
         """The program (numbers, states, num_steps, images, labels) -> (states, healths)."""
         jitted = jax.jit(self._on_devices(self._population.train_steps, 3), donate_argnums=1)
-        num_steps = np.zeros(len(self._filled), np.int32)
-        of_members = self._abstract((self.numbers, self.like(), num_steps), self.sharding)
+        num_steps = np.zeros(self.num_rows, np.int32)
+        states = self.like(self.num_rows)
+        of_members = self._abstract((self.numbers, states, num_steps), self.sharding)
         training = (self.data.training.images, self.data.training.labels)
         of_all = self._abstract(training, devices.everywhere(self.mesh))
         return jitted.lower(*of_members, *of_all).compile()
@@ -150,10 +165,12 @@ def largest_that_fits(
       ValueError: if there is too little memory for one, or the config does not work.
     """
     count = min(len(trials), most)
+    # In whole megabytes, and the least that any process has: all of them take the same decision.
+    allowed = MEMORY_SHARE * 1e6 * int(devices.gather([int(_bytes_of_device() / 1e6)]).min())
     while True:
         members = Members(trials[:count], data, mesh, form)
         compiled = members.compile_steps()
-        needed, allowed = _bytes_of(compiled), MEMORY_SHARE * _bytes_of_device()
+        needed = _bytes_of(compiled)
         if needed <= allowed:
             return members, compiled
         if count <= mesh.size:

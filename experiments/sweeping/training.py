@@ -1,6 +1,7 @@
 """Training of one population, from its last checkpoint to the results of its trials."""
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,19 +13,18 @@ import numpy as np
 import pace
 
 from capsjax import devices
-from capsjax.checkpoint import Checkpoints
+from capsjax.checkpoint import Checkpoints, Restored
 from capsjax.data import Arrays, load_part
-from capsjax.files import write_json
 from capsjax.interrupt import Interrupt
 from capsjax.metrics import Sums, means_of
-from capsjax.sweeps import Trial
-from capsjax.training import TrainState, steps_per_epoch
+from capsjax.training import steps_per_epoch
 from capsjax.training.population import keep_better
 from capsjax.workdir import open_workdir, program_command
 from capsjax.writers import MetricsWriter, NoWriter
 from sweeping.folders import trial_folder, write_failure
 from sweeping.members import Members
 from sweeping.progress import SweepProgress
+from sweeping.results import Outcome, write_results
 
 
 class PopulationRun:
@@ -41,8 +41,8 @@ class PopulationRun:
     def __init__(
         self, workdir: Path, folder: Path, members: Members, compiled: Any, progress: SweepProgress
     ):
-        self._workdir, self._members, self._compiled = workdir, members, compiled
-        self._progress, self._config = progress, members.config
+        self._workdir, self._folder, self._members = workdir, folder, members
+        self._compiled, self._progress, self._config = compiled, progress, members.config
         self._name = f"population {folder.name} of {len(members.trials)}"
         self._in_epoch = steps_per_epoch(len(members.data.training), self._config.train.batch_size)
         self._total = self._in_epoch * self._config.train.epochs
@@ -98,16 +98,14 @@ class PopulationRun:
         self._finish()
 
     def _restore(self) -> None:
-        like = {"states": self._members.like()}
-        if self._keeps_best:
-            like["best"] = like["states"].params
-        restored = self._checkpoints.restore_last_whole(like)
         count = len(self._members.trials)
+        restored = self._read_checkpoint()
         if restored is None:
             self._states = self._members.init()
             # A copy, because the states are donated to the next step.
             self._best = jax.tree.map(jnp.copy, self._states.params) if self._keeps_best else None
             notes = {
+                "num_rows": self._members.num_rows,
                 "failures": [None] * count,
                 "best_losses": [None] * count,
                 "best_steps": [0] * count,
@@ -121,7 +119,25 @@ class PopulationRun:
         self._notes = notes
         self._alive = np.array([failure is None for failure in notes["failures"]])
         self._since_log, self._log_seconds = self._step, 0.0
-        self._progress.skip(self._step * count)
+        alive = int(self._alive.sum())
+        self._progress.skip(self._step * alive + self._total * (count - alive))
+
+    def _read_checkpoint(self) -> Restored | None:
+        """The last one, for as many devices as there are now."""
+        if not self._checkpoints.steps():
+            return None
+        num_rows = self._checkpoints.notes()["num_rows"]
+        like = {"states": self._members.like(num_rows)}
+        if self._keeps_best:
+            like["best"] = like["states"].params
+        if num_rows == self._members.num_rows:
+            return self._checkpoints.restore_last_whole(like)
+        everywhere = devices.everywhere(self._members.mesh)
+        checkpoints = Checkpoints(self._folder / "checkpoints", 1, sharding=everywhere)
+        restored = checkpoints.restore_last_whole(like)
+        state = self._members.refill(devices.to_host(restored.state))
+        notes = {**restored.notes, "num_rows": self._members.num_rows}
+        return restored._replace(state=state, notes=notes)
 
     @property
     def _keeps_best(self) -> bool:
@@ -234,63 +250,22 @@ class PopulationRun:
         self._checkpoints.save(self._step, state, self._notes)
 
     def _finish(self) -> None:
-        """Results of the test set, read once, and a folder for each trial as train.py leaves it."""
-        if not self._alive.any():
-            return
-        params = self._best if self._keeps_best else self._states.params
-        data = self._config.data
-        test = load_part(data.name, "test", dir=data.dir, file=data.file)
-        of_test = self._results(params, test)
-        validation = self._members.data.validation
-        of_validation = self._results(params, validation) if validation else None
-        states, best = devices.to_host((self._states, self._best))
-        for index in np.flatnonzero(self._alive):
-            trial = self._members.trials[index]
-            self._keep_parameters(trial, index, states, best)
-            summary = {
-                "name": trial.config.name,
-                "seed": trial.config.seed,
-                "selection": trial.config.selection,
-                "selected_step": self._selected_step(index),
-                "steps": self._total,
-                "epochs": trial.config.train.epochs,
-                "num_parameters": sum(leaf[index].size for leaf in jax.tree.leaves(states.params)),
-                "num_training_examples": len(self._members.data.training),
-                "test": of_test[index],
-                "validation": of_validation[index] if of_validation else None,
-                "device": jax.devices()[0].device_kind,
-                "device_count": self._members.mesh.size,
-                "trained_with": len(self._members.trials),
-                "train_seconds": self._notes["train_seconds"][index],
-            }
-            devices.on_primary(
-                lambda trial=trial, summary=summary: write_json(
-                    trial_folder(self._workdir, trial) / "summary.json", summary
-                )
+        """Results of the test set, read once, and what they are results of."""
+        if self._alive.any():
+            params = self._best if self._keeps_best else self._states.params
+            data, validation = self._config.data, self._members.data.validation
+            test = load_part(data.name, "test", dir=data.dir, file=data.file)
+            outcome = Outcome(
+                self._total,
+                *devices.to_host((self._states, self._best)),
+                self._notes,
+                self._results(params, test),
+                self._results(params, validation) if validation else None,
             )
-
-    def _selected_step(self, index: int) -> int:
-        return self._notes["best_steps"][index] if self._keeps_best else self._total
-
-    def _keep_parameters(self, trial: Trial, index: int, states: TrainState, best) -> None:
-        """A checkpoint in the trial's own folder, for evaluate.py and visualize.py."""
-        checkpoints = Checkpoints(trial_folder(self._workdir, trial) / "checkpoints", 1)
-        training, loss = self._members.data.training, self._notes["best_losses"][index]
-        notes = {
-            "train_seconds": self._notes["train_seconds"][index],
-            "image_shape": training.image_shape,
-            "num_classes": training.num_classes,
-        }
-        last = jax.tree.map(lambda x: x[index], states)
-        best_step = self._notes["best_steps"][index]
-        if self._keeps_best and best_step < self._total:
-            chosen = last._replace(
-                step=np.int32(best_step), params=jax.tree.map(lambda x: x[index], best)
-            )
-            checkpoints.save(best_step, chosen, notes, loss)
-            checkpoints.save(self._total, last, notes)
-        else:
-            checkpoints.save(self._total, last, notes, loss)
+            for index in np.flatnonzero(self._alive):
+                write_results(self._workdir, self._members, index, outcome)
+        # All that they hold lies in the folders of the trials now.
+        devices.on_primary(lambda: shutil.rmtree(self._folder / "checkpoints", ignore_errors=True))
 
 
 def _of_member(sums: Sums, index: int) -> Sums:
