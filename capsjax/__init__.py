@@ -3,10 +3,12 @@
 from capsjax.losses import margin_loss, reconstruction_loss
 from capsjax.notation import Routed
 from capsjax.ops import mask_poses, predict_votes, safe_norm, squash
+from capsjax.pooling import capsule_pool
 from capsjax.routing import dynamic_routing, make_routing, uniform_routing
 
 __all__ = [
     "Routed",
+    "capsule_pool",
     "dynamic_routing",
     "make_routing",
     "margin_loss",

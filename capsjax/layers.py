@@ -11,6 +11,7 @@ from capsjax.conv import conv2d
 from capsjax.initializers import make_initializer
 from capsjax.notation import Routed
 from capsjax.ops import EpsPlacement, predict_votes, safe_norm, squash
+from capsjax.pooling import POOLINGS, Upsampling
 from capsjax.registry import look_up
 from capsjax.routing import Routing
 
@@ -45,6 +46,43 @@ class Conv(nn.Module):
         if self.scale != 1.0:
             out = self.scale * out
         return out + bias.reshape(1, 1, 1, -1)
+
+
+class Pool(nn.Module):
+    """A pooling without parameters, (n, h, w, c) -> (n, y, x, c).
+
+    Attributes:
+      pooling: "capsule", "average" or "max" (see `capsjax.pooling`).
+      window: rows and columns of a window.
+      stride: rows and columns from one window to the next; None for those of a window.
+      padding: "SAME" or "VALID".
+      num_steps, temperature, num_capsules, eps, upsample: as in `capsule_pool`; the other
+        poolings have no settings, and leave these unread.
+    """
+
+    pooling: str = "capsule"
+    window: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] | None = None
+    padding: str = "SAME"
+    num_steps: int = 2
+    temperature: float = 2.0
+    num_capsules: int = 1
+    eps: float = 1e-7
+    upsample: Upsampling = "window"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x c"]:
+        pool = look_up(POOLINGS, self.pooling, "pooling")
+        settings = {}
+        if self.pooling == "capsule":
+            settings = {
+                "num_steps": self.num_steps,
+                "temperature": self.temperature,
+                "num_capsules": self.num_capsules,
+                "eps": self.eps,
+                "upsample": self.upsample,
+            }
+        return pool(x, self.window, self.stride, self.padding, **settings)
 
 
 class PrimaryCaps(nn.Module):

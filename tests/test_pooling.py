@@ -128,6 +128,17 @@ def test_corner_is_the_published_algorithm(image, window):
         np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
+def test_padding_is_no_pixel_where_all_others_disagree():
+    # Windows (· 0 1), (2 3 4), (5 6 ·), laid over (0 1 2), (3 4 5), (6). So pixel 5 is compared
+    # with the second window and pixel 6 with the third, whose mean is -1: both scores are below
+    # zero, which is the score of padding. A window's own mean always agrees with one of its pixels.
+    x = row(2, 2, 2, 2, 2, -3, 1)
+    pool = functools.partial(pool_compiled, window=(1, 3), upsample="corner")
+    expected = slow.capsule_pool_of_whole_images(np.asarray(x, np.float64), (1, 3))
+    np.testing.assert_allclose(pool(x), expected, rtol=1e-5)
+    chex.assert_tree_all_finite(jax.jit(jax.grad(lambda x: pool(x).sum()))(1000 * x))
+
+
 @pytest.mark.parametrize("image", [(24, 24), (8, 8)])
 def test_the_published_algorithm_in_the_published_network(image):
     x = normal(1, *image, 4)

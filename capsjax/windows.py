@@ -1,0 +1,172 @@
+"""Windows of an image: where they lie, which pixels they hold, and cutting them out.
+
+With padding "SAME" an axis has ceil(size / stride) windows: the rows or columns that they lack are
+added half before and half after the image, an odd one after it. With "VALID" nothing is added, and
+pixels behind the last whole window are left out.
+"""
+
+from numbers import Integral
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from capsjax.registry import look_up
+
+Pair = tuple[int, int]
+
+
+class Axis(NamedTuple):
+    """Windows along the rows or columns of an image.
+
+    Attributes:
+      size: rows or columns of the image.
+      window: those of a window.
+      stride: from one window to the next.
+      count: number of windows.
+      before: how far the first one begins before the image.
+    """
+
+    size: int
+    window: int
+    stride: int
+    count: int
+    before: int
+
+    @property
+    def after(self) -> int:
+        """How far the last window ends behind the image; below 0 if it ends before."""
+        return (self.count - 1) * self.stride + self.window - self.before - self.size
+
+    @property
+    def tiles(self) -> bool:
+        """Whether windows neither overlap nor leave gaps."""
+        return self.window == self.stride
+
+    def positions(self) -> Int[np.ndarray, "count window"]:
+        """Which row or column of the image is where in which window."""
+        starts = self.stride * np.arange(self.count) - self.before
+        return starts[:, None] + np.arange(self.window)[None]
+
+
+class Grid(NamedTuple):
+    """Windows of an image: as many as rows.count times columns.count."""
+
+    rows: Axis
+    columns: Axis
+
+    @property
+    def tiles(self) -> bool:
+        """Whether windows neither overlap nor leave gaps."""
+        return self.rows.tiles and self.columns.tiles
+
+
+def _same(size: int, window: int, stride: int) -> Axis:
+    count = -(-size // stride)
+    added = max((count - 1) * stride + window - size, 0)
+    return Axis(size, window, stride, count, before=added // 2)
+
+
+def _valid(size: int, window: int, stride: int) -> Axis:
+    if size < window:
+        raise ValueError(
+            f"a window of {window} pixels does not fit into {size} without padding: use larger "
+            "images, a smaller window or padding 'SAME'"
+        )
+    return Axis(size, window, stride, count=(size - window) // stride + 1, before=0)
+
+
+PADDINGS = {"SAME": _same, "VALID": _valid}
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, Integral) and value >= 1
+
+
+def make_grid(image: Pair, window: Pair, stride: Pair | None, padding: str) -> Grid:
+    """Lay windows over an image.
+
+    Args:
+      image: rows and columns of the image.
+      window: rows and columns of a window.
+      stride: rows and columns from one window to the next; None for those of a window.
+      padding: "SAME" or "VALID".
+
+    Raises:
+      ValueError: for a window, stride or padding that is not allowed, or too small an image.
+
+    >>> rows, columns = make_grid((7, 9), (3, 3), None, "SAME")
+    >>> rows.positions().tolist()
+    [[-1, 0, 1], [2, 3, 4], [5, 6, 7]]
+    """
+    stride = window if stride is None else stride
+    for name, pair in (("window", window), ("stride", stride)):
+        if not isinstance(pair, tuple) or len(pair) != 2 or not all(map(_is_size, pair)):
+            raise ValueError(
+                f"{name} is a pair of whole numbers of at least 1, such as (3, 3), not {pair!r}"
+            )
+    lay = look_up(PADDINGS, padding, "padding")
+    return Grid(*(lay(*sizes) for sizes in zip(image, window, stride, strict=True)))
+
+
+def cut_windows(
+    x: Float[Array, "n h w c"], grid: Grid, fill: float = 0.0
+) -> Float[Array, "n y x p c"]:
+    """The pixels p of every window, row by row, with `fill` outside of the image.
+
+    Windows that neither overlap nor leave gaps are a reshaped image, and a transposed one. Others
+    hold window / stride times the pixels of the image along each axis.
+
+    >>> image = jnp.arange(6.0).reshape(1, 2, 3, 1)
+    >>> cut_windows(image, make_grid((2, 3), (2, 2), None, "SAME")).tolist()
+    [[[[[0.0], [1.0], [3.0], [4.0]], [[2.0], [0.0], [5.0], [0.0]]]]]
+    """
+    rows, columns = grid
+    # A negative width of padding cuts pixels off.
+    widths = [(0, 0, 0), *((axis.before, axis.after, 0) for axis in grid), (0, 0, 0)]
+    x = lax.pad(x, jnp.asarray(fill, x.dtype), widths)
+    if grid.tiles:
+        # Twice as fast as the slices below, forward and backward.
+        n, c = x.shape[0], x.shape[-1]
+        x = x.reshape(n, rows.count, rows.window, columns.count, columns.window, c)
+        x = x.transpose(0, 1, 3, 2, 4, 5)
+        return x.reshape(n, rows.count, columns.count, rows.window * columns.window, c)
+    height = (rows.count - 1) * rows.stride + 1
+    width = (columns.count - 1) * columns.stride + 1
+    slices = [
+        x[:, row : row + height : rows.stride, column : column + width : columns.stride]
+        for row in range(rows.window)
+        for column in range(columns.window)
+    ]
+    return jnp.stack(slices, axis=3)
+
+
+def pixels_inside(grid: Grid) -> Bool[np.ndarray, "y x p"]:
+    """Which pixels of every window lie inside the image.
+
+    >>> pixels_inside(make_grid((2, 3), (2, 2), None, "SAME")).tolist()
+    [[[True, True, True, True], [True, False, True, False]]]
+    """
+    y, x = (
+        (axis.positions() >= 0) & (axis.positions() < axis.size)
+        for axis in (grid.rows, grid.columns)
+    )
+    inside = y[:, None, :, None] & x[None, :, None, :]
+    return inside.reshape(grid.rows.count, grid.columns.count, -1)
+
+
+def windows_from_corner(
+    grid: Grid,
+) -> tuple[Int[np.ndarray, "y x p"], Int[np.ndarray, "y x p"]]:
+    """Row and column of the window over each pixel, were the first one at the top left corner.
+
+    >>> windows_from_corner(make_grid((1, 4), (1, 3), None, "SAME"))[1].tolist()
+    [[[0, 0, 0], [0, 1, 1]]]
+    """
+    # What lies outside of the image gets the nearest window.
+    y, x = (np.clip(axis.positions() // axis.window, 0, axis.count - 1) for axis in grid)
+    y, x = np.broadcast_arrays(y[:, None, :, None], x[None, :, None, :])
+    shape = (grid.rows.count, grid.columns.count, -1)
+    return y.reshape(shape), x.reshape(shape)
