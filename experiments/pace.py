@@ -15,9 +15,9 @@ from capsjax.devices import gather
 SECONDS_PER_CALL = 3.0
 
 
-def steps_of_next_call(call_steps: int, seconds: float) -> int:
-    """How many steps take SECONDS_PER_CALL, as the last call took so many and so long."""
-    return max(1, round(call_steps * SECONDS_PER_CALL / seconds))
+def steps_of_next_call(call_steps: int, seconds: float, wanted: float = SECONDS_PER_CALL) -> int:
+    """How many steps take the wanted seconds, as the last call took so many and so long."""
+    return max(1, round(call_steps * wanted / seconds))
 
 
 def next_stop(config: ConfigDict, step: int, in_epoch: int) -> int:

@@ -31,8 +31,8 @@ def run(section: dict[str, Any], settings: Settings) -> None:
         **{form: functools.partial(prepare_trials, config, IMAGE_SHAPE, form) for form in FORMS},
     }
     cases = [Case(TITLES[form], prepares[form], {"form": form}) for form in TITLES]
-    # Calls as long as those of train.py and sweep.py.
-    effort = Effort(2, 0.5) if settings.quick else Effort(5, 3.0)
+    # Calls as long as those of sweep.py.
+    effort = Effort(2, 0.5) if settings.quick else Effort(3, 10.0)
     measure(cases, section["rows"], effort, "population")
 
 

@@ -26,6 +26,10 @@ from sweeping.members import Members
 from sweeping.progress import SweepProgress
 from sweeping.results import Outcome, write_results
 
+# Longer than a call of train.py: in each of them every member is fetched and put back, and draws
+# the order of its epoch anew, 30 ms for the small network.
+SECONDS_PER_CALL = 10.0
+
 
 class PopulationRun:
     """A population in training: what changes from step to step, and what is known of its members.
@@ -72,7 +76,7 @@ class PopulationRun:
                 call_steps = min(call_steps, stop - self._step)
                 seconds = self._take(call_steps, images, labels)
                 call_steps, due, signal = pace.agree(
-                    pace.steps_of_next_call(call_steps, seconds),
+                    pace.steps_of_next_call(call_steps, seconds, SECONDS_PER_CALL),
                     pace.is_due(self._config, self._step, saved_at),
                     interrupt.signal or 0,
                 )
