@@ -12,6 +12,7 @@ import report
 import sweep
 import train
 
+from capsjax.checkpoint import CheckpointError
 from capsjax.predictor import load_predictor
 from capsjax.sweeps import levels_of, make_sweep, trials_of
 from capsjax.workdir import WorkdirError
@@ -144,6 +145,53 @@ def test_a_population_is_cut_to_what_memory_holds(tmp_path, monkeypatch, capsys)
     assert {status.name for status in statuses} == {"finished"}
     populations = sorted((tmp_path / "two" / "populations").glob("*/members.json"))
     assert [len(json.loads(path.read_text())) for path in populations] == [2, 1]
+
+
+@pytest.fixture
+def interrupted(tmp_path, monkeypatch):
+    """A sweep of two trials that heard SIGTERM in its second epoch: workdir, config."""
+    config = make_test_sweep(rounds=levels_of("model.routing.num_iterations", (1, 2)))
+    config.base.log.every_steps = 1
+    calls = []
+
+    def agree(call_steps, due, sent):
+        calls.append(sent)
+        return 1, due, signal.SIGTERM if len(calls) == 6 else 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sweeping.training.pace.agree", agree)
+        with pytest.raises(SystemExit) as stopped:
+            sweep.run_sweep(config, tmp_path / "sweep")
+    assert stopped.value.code == 128 + signal.SIGTERM
+    return tmp_path / "sweep", config
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_population_begins_anew(interrupted, capsys):
+    workdir, config = interrupted
+    (folder,) = (workdir / "populations").iterdir()
+    for path in (folder / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    statuses = sweep.run_sweep(config, workdir)
+    assert [status.name for status in statuses] == ["finished", "finished"]
+    assert "It is set aside, and population 000 of 2 begins anew" in capsys.readouterr().out
+    assert (folder / "damaged-0").is_dir()
+
+
+def test_a_full_disk_stops_the_sweep_and_harms_nothing(interrupted, monkeypatch, capsys):
+    workdir, config = interrupted
+
+    def save(self, *_):
+        raise CheckpointError("could not save step 12: make room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sweeping.training.Checkpoints.save", save)
+        with pytest.raises(CheckpointError, match="make room"):
+            sweep.run_sweep(config, workdir)
+    capsys.readouterr()
+    statuses = sweep.run_sweep(config, workdir)
+    assert [status.name for status in statuses] == ["finished", "finished"]
+    assert "resuming from step 6" in capsys.readouterr().out
 
 
 class Flags:

@@ -1,6 +1,7 @@
 """Training of one population, from its last checkpoint to the results of its trials."""
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -11,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pace
+from jax.sharding import Sharding
 
 from capsjax import devices
-from capsjax.checkpoint import Checkpoints, Restored
+from capsjax.checkpoint import CheckpointError, Checkpoints, Restored
 from capsjax.data import Arrays, load_part
 from capsjax.interrupt import Interrupt
 from capsjax.metrics import Sums, means_of
@@ -50,7 +52,7 @@ class PopulationRun:
         self._name = f"population {folder.name} of {len(members.trials)}"
         self._in_epoch = steps_per_epoch(len(members.data.training), self._config.train.batch_size)
         self._total = self._in_epoch * self._config.train.epochs
-        self._checkpoints = Checkpoints(folder / "checkpoints", 1, sharding=members.sharding)
+        self._checkpoints = self._open_checkpoints()
         self._evaluate = members.compile_evaluate()
         self._keep_better = jax.jit(keep_better)
         self._numbers = members.place(members.numbers)
@@ -127,9 +129,27 @@ class PopulationRun:
         self._progress.skip(self._step * alive + self._total * (count - alive))
 
     def _read_checkpoint(self) -> Restored | None:
-        """The last one, for as many devices as there are now."""
+        """The last one; None if there is none, or it is damaged, and the population begins anew."""
         if not self._checkpoints.steps():
             return None
+        try:
+            return self._restore_rows()
+        except CheckpointError as error:
+            self._progress.say(f"{error}. It is set aside, and {self._name} begins anew")
+        devices.on_primary(self._set_aside)
+        self._checkpoints = self._open_checkpoints()
+        return None
+
+    def _set_aside(self) -> None:
+        number = len(list(self._folder.glob("damaged-*")))
+        os.replace(self._folder / "checkpoints", self._folder / f"damaged-{number}")
+
+    def _open_checkpoints(self, sharding: Sharding | None = None) -> Checkpoints:
+        sharding = sharding or self._members.sharding
+        return Checkpoints(self._folder / "checkpoints", 1, sharding=sharding)
+
+    def _restore_rows(self) -> Restored | None:
+        """The last checkpoint, for as many devices as there are now."""
         num_rows = self._checkpoints.notes()["num_rows"]
         like = {"states": self._members.like(num_rows)}
         if self._keeps_best:
@@ -137,8 +157,7 @@ class PopulationRun:
         if num_rows == self._members.num_rows:
             return self._checkpoints.restore_last_whole(like)
         everywhere = devices.everywhere(self._members.mesh)
-        checkpoints = Checkpoints(self._folder / "checkpoints", 1, sharding=everywhere)
-        restored = checkpoints.restore_last_whole(like)
+        restored = self._open_checkpoints(everywhere).restore_last_whole(like)
         state = self._members.refill(devices.to_host(restored.state))
         notes = {**restored.notes, "num_rows": self._members.num_rows}
         return restored._replace(state=state, notes=notes)
