@@ -65,13 +65,18 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Show a line: above the bar, if there is one."""
-        if self._bar.disable:
-            print(line, flush=True)
-        else:
-            self._bar.write(line, file=sys.stderr)
+        say(self._bar, line)
 
     def close(self) -> None:
         self._bar.close()
+
+
+def say(bar: tqdm, line: str) -> None:
+    """Show a line above a bar, or alone where there is no terminal."""
+    if bar.disable:
+        print(line, flush=True)
+    else:
+        bar.write(line, file=sys.stderr)
 
 
 def format_seconds(seconds: float) -> str:

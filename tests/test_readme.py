@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import capsjax.routing
+from capsjax.config import load_config
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import safe_norm, squash
 from capsjax.training.build import build
@@ -55,12 +56,13 @@ def test_a_routing_algorithm_in_ten_lines(monkeypatch):
 def test_files_that_it_names_are_there():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
-    for config in re.findall(r"--config=(configs/\w+\.py)", README):
+    for config in re.findall(r"--config=(configs/[\w/]+\.py)", README):
         assert (ROOT / config).exists(), config
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"--config\.([\w.]+)=", README))))
 def test_fields_that_it_names_exist(name):
-    value = tiny_config()
+    of_sweep = name.startswith(("base.", "num_seeds"))
+    value = load_config(ROOT / "configs" / "sweeps" / "digits.py") if of_sweep else tiny_config()
     for part in name.split("."):
         value = value[part]

@@ -65,8 +65,9 @@ def dynamic_routing_from_poses(
     check_votes(u, W)
     *batch, i, p = u.shape
     # The axis of the lower capsules stands last, because it is long: (n, p, i) and (j, d, p·i).
+    # Behind a barrier, because XLA would transpose W anew for each of its readers, 3 ms each.
     u = u.reshape(math.prod(batch), i, p).transpose(0, 2, 1)
-    W = W.transpose(1, 2, 3, 0)
+    u, W = lax.optimization_barrier((u, W.transpose(1, 2, 3, 0)))
     j, d = W.shape[:2]
     if bias is None:
         bias = jnp.zeros((j, d), u.dtype)

@@ -1,12 +1,11 @@
 """How far a sweep is: trials, epochs, the best and the median so far, and when it will be done."""
 
 import statistics
-import sys
 import time
 
 from tqdm import tqdm
 
-from capsjax.progress import format_seconds
+from capsjax.progress import format_seconds, say
 
 # Where there is no terminal a line is printed no more often than this.
 SECONDS_BETWEEN_LINES = 15.0
@@ -65,10 +64,7 @@ class SweepProgress:
 
     def say(self, line: str) -> None:
         """Show a line of its own."""
-        if self._bar.disable:
-            print(line, flush=True)
-        else:
-            self._bar.write(line, file=sys.stderr)
+        say(self._bar, line)
 
     def close(self) -> None:
         self._bar.close()
