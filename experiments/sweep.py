@@ -193,7 +193,8 @@ class Sweep:
         most = self._most if folder is None else len(trials)
         try:
             data = self._load(trials[0])
-            print(f"compiling for {min(most, len(trials))} trials: {trials[0].id} ...", flush=True)
+            count = min(most, len(trials))
+            self._progress.say(f"compiling for {count} trials: {trials[0].id} ...")
             members, compiled = largest_that_fits(trials, data, self._mesh, self._form, most)
             if folder is not None and len(members.trials) < len(trials):
                 raise ValueError(

@@ -141,7 +141,7 @@ def test_a_population_is_cut_to_what_memory_holds(tmp_path, monkeypatch, capsys)
         "sweeping.members._bytes_of",
         lambda compiled: 30e9 * jax.tree.leaves(compiled.out_info)[0].shape[0],
     )
-    statuses = sweep.run_sweep(config, tmp_path / "two")
+    statuses = sweep.run_sweep(config, tmp_path / "two", form="vmap")
     assert {status.name for status in statuses} == {"finished"}
     populations = sorted((tmp_path / "two" / "populations").glob("*/members.json"))
     assert [len(json.loads(path.read_text())) for path in populations] == [2, 1]

@@ -55,12 +55,14 @@ class SweepProgress:
           finished: number of trials that are done.
           force: also if a line was printed just now.
         """
-        line = f"{finished} of {self._num_trials} trials done; {where}{self._scores()}"
+        done = f"{finished} of {self._num_trials} trials done"
         if not self._bar.disable:
-            self._bar.set_description_str(line)
+            self._bar.set_description_str(f"{done}; {where}")
+            self._bar.set_postfix_str(self._scores(with_name=False))
         elif force or time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES:
             self._printed_at = time.monotonic()
-            print(f"{line}; ETA {format_seconds(self.eta())}", flush=True)
+            parts = [done, where, self._scores(), f"ETA {format_seconds(self.eta())}"]
+            print("; ".join(filter(None, parts)), flush=True)
 
     def say(self, line: str) -> None:
         """Show a line of its own."""
@@ -69,12 +71,11 @@ class SweepProgress:
     def close(self) -> None:
         self._bar.close()
 
-    def _scores(self) -> str:
+    def _scores(self, with_name: bool = True) -> str:
         if not self._errors:
             return ""
         best = min(self._errors, key=self._errors.__getitem__)
+        name = f" ({best})" if with_name else ""
         middle = statistics.median(self._errors.values())
-        return (
-            f"; validation error: best {100 * self._errors[best]:.2f} % ({best}), "
-            f"median {100 * middle:.2f} %"
-        )
+        lowest, middle = (f"{100 * error:.2f} %" for error in (self._errors[best], middle))
+        return f"validation error: best {lowest}{name}, median {middle}"
