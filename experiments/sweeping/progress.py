@@ -58,7 +58,7 @@ class SweepProgress:
         done = f"{finished} of {self._num_trials} trials done"
         if not self._bar.disable:
             self._bar.set_description_str(f"{done}; {where}")
-            self._bar.set_postfix_str(self._scores(with_name=False))
+            self._bar.set_postfix_str(self._scores(short=True))
         elif force or time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES:
             self._printed_at = time.monotonic()
             parts = [done, where, self._scores(), f"ETA {format_seconds(self.eta())}"]
@@ -71,11 +71,12 @@ class SweepProgress:
     def close(self) -> None:
         self._bar.close()
 
-    def _scores(self, with_name: bool = True) -> str:
+    def _scores(self, short: bool = False) -> str:
         if not self._errors:
             return ""
         best = min(self._errors, key=self._errors.__getitem__)
-        name = f" ({best})" if with_name else ""
         middle = statistics.median(self._errors.values())
         lowest, middle = (f"{100 * error:.2f} %" for error in (self._errors[best], middle))
-        return f"validation error: best {lowest}{name}, median {middle}"
+        if short:
+            return f"best {lowest}, median {middle}"
+        return f"validation error: best {lowest} ({best}), median {middle}"
