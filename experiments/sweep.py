@@ -261,15 +261,17 @@ class Sweep:
         return {name: summary["validation"]["error"] for name, summary in summaries.items()}
 
     def _write_index(self, running: Collection[str] = ()) -> None:
-        index = make_index(
-            self._config,
-            self._trials,
-            self.statuses(),
-            running,
-            self._environment,
-            self._seconds_before + time.monotonic() - self._started,
-        )
-        devices.on_primary(lambda: write_json(self._workdir / "index.json", index))
+        # Alone, without the others: it is written even when they are gone.
+        if devices.is_primary():
+            index = make_index(
+                self._config,
+                self._trials,
+                self.statuses(),
+                running,
+                self._environment,
+                self._seconds_before + time.monotonic() - self._started,
+            )
+            write_json(self._workdir / "index.json", index)
 
     def _say_result(self) -> None:
         statuses = self.statuses()
