@@ -48,6 +48,17 @@ def means_of(sums: Sums) -> dict[str, float]:
     return means
 
 
+def results_of(sums: Sums) -> dict[str, float]:
+    """`means_of` a whole part of the data, and the counts behind the accuracy.
+
+    >>> results_of(add_means(zero_sums(("correct",)), {"correct": jnp.array(0.75)}, 4))
+    {'accuracy': 0.75, 'error': 0.25, 'num_errors': 1, 'num_examples': 4}
+    """
+    num_examples = int(sums.count)
+    num_errors = num_examples - round(float(sums.totals["correct"]))
+    return {**means_of(sums), "num_errors": num_errors, "num_examples": num_examples}
+
+
 def is_correct(lengths: Float[Array, "n k"], labels: Int[Array, "n"]) -> Float[Array, "n"]:
     """1 where the longest capsule is that of the label, else 0.
 

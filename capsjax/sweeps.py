@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from capsjax.registry import look_up, suggest
+from capsjax.workdir import flatten
 
 Levels = Mapping[str, Mapping[str, Any]]
 
@@ -128,26 +129,17 @@ def _check_factors(sweep: ConfigDict) -> None:
 
 
 def _check_field(base: ConfigDict, field: str, value: Any, where: str) -> None:
-    section, known = base, _field_names(base)
+    known = flatten(base.to_dict())
     if field not in known:
         raise ValueError(f"{where}: no config field {field!r}; {suggest(field, known)}")
     if field in ("seed", "name"):
         raise ValueError(f"{where}: {field} is set by the sweep itself (num_seeds)")
-    for part in field.split("."):
-        section = section[part]
-    if type(value) is not type(section) and not (isinstance(section, float) and type(value) is int):
+    default = known[field]
+    if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
         raise ValueError(
-            f"{where}: {field} is of type {type(section).__name__}, like {section!r}, "
+            f"{where}: {field} is of type {type(default).__name__}, like {default!r}, "
             f"and {value!r} is not"
         )
-
-
-def _field_names(config: ConfigDict, prefix: str = "") -> list[str]:
-    names = []
-    for name, value in config.items():
-        dotted = f"{prefix}{name}"
-        names += _field_names(value, f"{dotted}.") if isinstance(value, ConfigDict) else [dotted]
-    return names
 
 
 def _file_name(parts: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ from capsjax.compilation import keep_compiled_programs
 from capsjax.data import Arrays, load_part, load_training
 from capsjax.files import write_json
 from capsjax.interrupt import Interrupt
-from capsjax.metrics import means_of
+from capsjax.metrics import means_of, results_of
 from capsjax.progress import Progress, format_seconds
 from capsjax.registry import look_up
 from capsjax.training import TrainState, init_state
@@ -264,16 +264,13 @@ def _make_evaluate(config: ConfigDict, built: Built, mesh: Mesh):
 
     def evaluate_part(params: dict, part: Arrays) -> dict[str, float]:
         images, labels = devices.replicate((part.images, part.labels), mesh)
-        sums = evaluate(params, images, labels).sums
-        num_errors = len(part) - round(float(sums.totals["correct"]))
-        return {**means_of(sums), "num_errors": num_errors, "num_examples": len(part)}
+        return results_of(evaluate(params, images, labels).sums)
 
     return evaluate_part
 
 
 def _stop_non_finite(workdir: Path, step: int, health: Health, checkpoints: Checkpoints) -> None:
-    numbers = {name: float(value) for name, value in health._asdict().items() if name != "finite"}
-    shown = {name: f"{value:.6g}" for name, value in numbers.items()}
+    shown = health.shown()
     devices.on_primary(lambda: write_json(workdir / "failure.json", {"step": step, **shown}))
     listed = ", ".join(f"{name} {value}" for name, value in shown.items())
     raise NonFiniteError(

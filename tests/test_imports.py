@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "interrupt": [],
     "figures": [],
     "statistics": [],
-    "sweeps": LEAVES,
+    "sweeps": [*LEAVES, "workdir"],
     "sweep_figures": ["figures", "statistics"],
     "predictor": [*LEAVES, "checkpoint", "training", "workdir"],
 }

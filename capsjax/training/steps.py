@@ -60,6 +60,12 @@ class Health(NamedTuple):
     gradient_norm: Float[Array, ""]
     parameter_norm: Float[Array, ""]
 
+    def shown(self) -> dict[str, str]:
+        """The numbers as text, by name."""
+        fields = self._asdict()
+        del fields["finite"]
+        return {name: f"{float(value):.6g}" for name, value in fields.items()}
+
 
 TrainSteps = Callable[[TrainState, UInt8[Array, "N h w c"], Int[Array, "N"], int], tuple]
 

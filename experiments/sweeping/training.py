@@ -18,9 +18,10 @@ from capsjax import devices
 from capsjax.checkpoint import CheckpointError, Checkpoints, Restored
 from capsjax.data import Arrays, load_part
 from capsjax.interrupt import Interrupt
-from capsjax.metrics import Sums, means_of
+from capsjax.metrics import Sums, means_of, results_of
 from capsjax.training import steps_per_epoch
 from capsjax.training.population import keep_better
+from capsjax.training.steps import Health
 from capsjax.workdir import open_workdir, program_command
 from capsjax.writers import MetricsWriter, NoWriter
 from sweeping.folders import trial_folder, write_failure
@@ -199,16 +200,15 @@ class PopulationRun:
         for index in np.flatnonzero(took_part):
             self._notes["train_seconds"][index] += seconds / took_part.sum()
             if not healths.finite[index]:
-                self._give_up(index, {k: float(v[index]) for k, v in healths._asdict().items()})
+                self._give_up(index, Health(*(numbers[index] for numbers in healths)))
         self._step += count
         self._log_seconds += seconds
         self._progress.count(count * int(took_part.sum()), seconds)
         return seconds
 
-    def _give_up(self, index: int, numbers: dict[str, float]) -> None:
+    def _give_up(self, index: int, health: Health) -> None:
         """Freeze a member whose loss is not finite any more."""
-        del numbers["finite"]
-        shown = {name: f"{value:.6g}" for name, value in numbers.items()}
+        shown = health.shown()
         step = int(devices.to_host(self._states.step)[index])
         message = f"step {step} is not finite: " + ", ".join(f"{k} {v}" for k, v in shown.items())
         trial = self._members.trials[index]
@@ -258,13 +258,8 @@ class PopulationRun:
         """Metrics of each trial on a part of the data."""
         images, labels = devices.replicate((part.images, part.labels), self._members.mesh)
         sums = devices.to_host(self._evaluate(self._numbers, params, images, labels))
-        results = []
-        for index in range(len(self._members.trials)):
-            of_member = _of_member(sums, index)
-            num_errors = len(part) - round(float(of_member.totals["correct"]))
-            metrics = {**means_of(of_member), "num_errors": num_errors, "num_examples": len(part)}
-            results.append(metrics)
-        return results
+        count = len(self._members.trials)
+        return [results_of(_of_member(sums, index)) for index in range(count)]
 
     def _save(self) -> None:
         state: dict[str, Any] = {"states": self._states}
