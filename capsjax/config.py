@@ -239,6 +239,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     # The code that the paper's authors released.
     "authors": {
+        "data.validation_size": 0,
         "model.conv.kernel_init": "truncated_normal(0.05)",
         "model.conv.bias_init": "constant(0.1)",
         "model.primary_caps.kernel_init": "truncated_normal(0.1)",
@@ -258,6 +259,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # A Keras tutorial, whose loop runs one round fewer than it says, and whose MSE makes the
     # reconstruction loss 784 times weaker than the paper's.
     "keras": {
+        "data.validation_size": 0,
         "augment.max_shift": 0,
         "model.conv.kernel_init": "glorot_uniform",
         "model.primary_caps.kernel_init": "glorot_uniform",
@@ -286,6 +288,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # A PyTorch tutorial, whose primary capsules are pixels.
     "pytorch": {
+        "data.validation_size": 0,
         "model.conv.kernel_init": "fan_in_uniform",
         "model.conv.bias_init": "fan_in_uniform",
         "model.primary_caps.kernel_init": "fan_in_uniform",

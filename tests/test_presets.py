@@ -319,6 +319,7 @@ CELLS = {
         "loss_weights.margin": 0.5,
         "schedule.floor": 1e-6,
         "train.epochs": 640,
+        "data.validation_size": 0,
     },
     "keras": PAPER_CELLS
     | {
@@ -329,6 +330,7 @@ CELLS = {
         "model.routing.gradient": "full",
         "reconstruction_loss.reduction": "mean",
         "schedule.name": "constant",
+        "data.validation_size": 0,
         "train.epochs": 10,
         "augment.max_shift": 0,
     },
@@ -362,6 +364,7 @@ CELLS = {
         "model.decoder.bias_init": "fan_in_uniform",
         "reconstruction_loss.reduction": "mean",
         "loss_weights.reconstruction": 0.392,
+        "data.validation_size": 0,
         "train.batch_size": 100,
         "train.epochs": 50,
     },
