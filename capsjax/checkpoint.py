@@ -145,7 +145,8 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(dict(notes))
+                    state=ocp.args.StandardSave(_filled(state)),
+                    notes=ocp.args.JsonSave(dict(notes)),
                 ),
                 metrics=None if validation_loss is None else {"validation_loss": validation_loss},
                 force=True,
@@ -215,14 +216,14 @@ class Checkpoints:
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(like), notes=ocp.args.JsonRestore()
+                    state=ocp.args.StandardRestore(_filled(like)), notes=ocp.args.JsonRestore()
                 ),
             )
         except Exception as error:  # whatever a damaged file makes tensorstore or JSON raise
             if is_lost_process(error):
                 raise
             raise CheckpointError(self._damage(step, error)) from error
-        return Restored(step, restored["state"], dict(restored["notes"]))
+        return Restored(step, _refilled(like, restored["state"]), dict(restored["notes"]))
 
     def _find(self, which: str) -> int:
         steps = self.steps()
@@ -260,6 +261,31 @@ class Checkpoints:
                 target = target.with_name(target.name + "_")
             os.replace(self._directory / str(step), target)
             logging.getLogger("absl").warning("%s; moved to %s; %s", error, target, outcome)
+
+
+def _filled(tree: Any) -> Any:
+    """The tree with named tuples as dicts, as Orbax stores them, and without fields of no arrays.
+
+    So a checkpoint that was written before a field was added can be read by those who do not use
+    that field. (Orbax takes an empty dict in one of two trees for a difference.)
+    """
+    if hasattr(tree, "_asdict"):
+        tree = tree._asdict()
+    if not isinstance(tree, Mapping):
+        return tree
+    return {name: _filled(each) for name, each in tree.items() if jax.tree.leaves(each)}
+
+
+def _refilled(like: Any, filled: Any) -> Any:
+    """What `_filled` has made of a tree like the first, as that again."""
+    if hasattr(like, "_asdict"):
+        return type(like)(**_refilled(like._asdict(), filled))
+    if not isinstance(like, Mapping):
+        return filled
+    return {
+        name: _refilled(each, filled[name]) if name in filled else each
+        for name, each in like.items()
+    }
 
 
 def _validation_loss(metrics: Mapping[str, float]) -> float:

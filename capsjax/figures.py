@@ -82,9 +82,12 @@ def training_curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
         "reconstruction": "reconstruction loss (unweighted)",
         "error": "error (%)",
     }
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    shown = {name: panels[name] for name in panels if any(name in each for each in records)}
+    rows = -(-len(shown) // 2)
+    figure = Figure(figsize=(10, 3.2 * rows), layout="constrained")
     figure.suptitle(title, color=INK)
-    for axis, (name, label) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+    axes = figure.subplots(rows, 2, squeeze=False).flat
+    for axis, (name, label) in zip(axes, shown.items(), strict=False):
         scale = 100.0 if name == "error" else 1.0
         for split, color in (("train", "#2166ac"), ("validation", "#d6604d")):
             points = [(each["epoch"], each[name]) for each in records if each["split"] == split]
@@ -184,7 +187,7 @@ def mistakes(
     reconstructed: np.ndarray | None,
     labels: np.ndarray,
     predictions: np.ndarray,
-    lengths: np.ndarray,
+    scores: np.ndarray,
     title: str,
 ) -> Figure:
     """Images that were taken for another class, and what the network saw in them.
@@ -193,7 +196,7 @@ def mistakes(
       images: (n, h, w, c) in [0, 1].
       reconstructed: likewise, from the predicted class; None without a decoder.
       labels, predictions: (n,).
-      lengths: class scores, (n, k).
+      scores: of the classes, (n, k).
       title: of the figure.
     """
     count = len(images)
@@ -205,8 +208,8 @@ def mistakes(
     figure, axes = _grid(1 if reconstructed is None else 2, count, title, cell=1.05, left=0.8)
     for column in range(count):
         label, predicted = labels[column], predictions[column]
-        scores = f"|v| {lengths[column, predicted]:.2f} / {lengths[column, label]:.2f}"
-        _show(axes[0, column], images[column], f"{predicted}, is {label}\n{scores}")
+        both = f"{scores[column, predicted]:.2f} / {scores[column, label]:.2f}"
+        _show(axes[0, column], images[column], f"{predicted}, is {label}\n{both}")
         if reconstructed is not None:
             _show(axes[1, column], reconstructed[column])
     _row_name(axes[0, 0], "image")

@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 
 import flax.linen as nn
-from jaxtyping import Array, Float
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from capsjax.compute import Compute
 from capsjax.conv import conv2d
@@ -17,12 +19,14 @@ from capsjax.routing import Routing
 
 
 class Conv(nn.Module):
-    """A convolution without padding, (n, h, w, c) -> (n, y, x, features).
+    """A convolution, (n, h, w, c) -> (n, y, x, features).
 
     Attributes:
       features: channels of the output.
       kernel_size: rows and columns of the kernel.
       stride: the same for rows and columns.
+      padded: surround the image with zeros, so that the output has its size at stride 1; for an
+        even kernel one more of them at the bottom and right.
       scale: multiplies the convolution before the bias is added.
       kernel_init, bias_init: specifications of `initializers`.
       compute: how it is computed.
@@ -31,6 +35,7 @@ class Conv(nn.Module):
     features: int
     kernel_size: int = 9
     stride: int = 1
+    padded: bool = False
     scale: float = 1.0
     kernel_init: str = "glorot_uniform"
     bias_init: str = "zeros"
@@ -38,6 +43,9 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x o"]:
+        if self.padded:
+            border = ((self.kernel_size - 1) // 2, self.kernel_size // 2)
+            x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", make_initializer(self.kernel_init), shape)
         bias_init = make_initializer(self.bias_init, fan_in=math.prod(shape[:3]))
@@ -65,7 +73,7 @@ class Pool(nn.Module):
     stride: tuple[int, int] | None = None
     padding: str = "SAME"
     num_steps: int = 2
-    temperature: float = 2.0
+    temperature: float | Float[Array, ""] = 2.0
     num_capsules: int = 1
     eps: float = 1e-7
     upsample: Upsampling = "window"
@@ -83,6 +91,43 @@ class Pool(nn.Module):
                 "upsample": self.upsample,
             }
         return pool(x, self.window, self.stride, self.padding, **settings)
+
+
+class Dropout(nn.Module):
+    """Sets each number to zero at a rate, and scales the others up, (n, ...) -> (n, ...).
+
+    What an image loses depends on its own key alone: not on the images beside it, nor on the
+    device that it is on. (Flax's own draws one mask for the batch.)
+
+    Attributes:
+      rate: of numbers that are dropped, from 0 to below 1.
+      index: of this dropout among those of a network; each draws other numbers.
+
+    Raises:
+      ValueError: at a call, for a rate that is not allowed.
+
+    Source: Srivastava et al. 2014, section 4, with the scaling in training.
+    """
+
+    rate: float
+    index: int = 0
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n *rest"], keys: Key[Array, "n"] | None
+    ) -> Float[Array, "n *rest"]:
+        """Without keys, as in testing, nothing is dropped."""
+        if not 0.0 <= self.rate < 1.0:
+            raise ValueError(f"a rate of dropout is from 0 to below 1, not {self.rate}")
+        if keys is None or self.rate == 0.0:
+            return x
+
+        def kept(key):
+            return jax.random.bernoulli(
+                jax.random.fold_in(key, self.index), 1.0 - self.rate, x.shape[1:]
+            )
+
+        return jnp.where(jax.vmap(kept)(keys), x / (1.0 - self.rate), 0.0)
 
 
 class PrimaryCaps(nn.Module):

@@ -1,4 +1,4 @@
-"""Losses of a capsule network. The reductions are settings, because the published codes differ.
+"""Losses. Their reductions are settings, because the published codes differ.
 
 A loss is first a number for each example; a reduction then makes one number of a batch:
 
@@ -9,6 +9,7 @@ A loss is first a number for each example; a reduction then makes one number of 
 """
 
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from capsjax.registry import look_up
@@ -79,6 +80,28 @@ def reconstruction_loss(
         raise ValueError(f"a reconstruction of shape {reconstruction.shape} for {images.shape}")
     squares = jnp.square(reconstruction - images).reshape(images.shape[0], -1)
     return look_up(REDUCTIONS, reduction, "reduction")(squares)
+
+
+def cross_entropy_loss(
+    scores: Float[Array, "n k"], labels_onehot: Float[Array, "n k"]
+) -> Float[Array, ""]:
+    """Wants the softmax of the scores to be 1 for the class that is there; mean over the batch.
+
+        L = -Σ_k T_k log softmax_k(scores)
+
+    For networks without capsules: the lengths of capsules are no logits.
+
+    Args:
+      scores: logits, (n, k).
+      labels_onehot: T, 1 for the class that is there and 0 for the others, (n, k).
+
+    Returns:
+      A scalar, in nats.
+
+    >>> round(float(cross_entropy_loss(jnp.zeros((1, 10)), jnp.eye(10)[:1])), 4)
+    2.3026
+    """
+    return jnp.mean(optax.softmax_cross_entropy(scores, labels_onehot))
 
 
 REDUCTIONS = {

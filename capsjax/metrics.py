@@ -59,10 +59,10 @@ def results_of(sums: Sums) -> dict[str, float]:
     return {**means_of(sums), "num_errors": num_errors, "num_examples": num_examples}
 
 
-def is_correct(lengths: Float[Array, "n k"], labels: Int[Array, "n"]) -> Float[Array, "n"]:
-    """1 where the longest capsule is that of the label, else 0.
+def is_correct(scores: Float[Array, "n k"], labels: Int[Array, "n"]) -> Float[Array, "n"]:
+    """1 where the highest score, or the longest capsule, is that of the label, else 0.
 
     >>> is_correct(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1])).tolist()
     [1.0, 0.0]
     """
-    return (jnp.argmax(lengths, axis=-1) == labels).astype(jnp.float32)
+    return (jnp.argmax(scores, axis=-1) == labels).astype(jnp.float32)

@@ -16,22 +16,22 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from capsjax.checkpoint import Checkpoints
-from capsjax.training import Objective, init_state
+from capsjax.training import Objective
 from capsjax.training.build import build
 from capsjax.workdir import read_config
 
 
 class Prediction(NamedTuple):
     """Attributes:
-    labels: the predicted class, that of the longest capsule, (n,).
-    lengths: class scores in [0, 1), (n, k).
-    poses: class capsules, (n, k, d).
+    labels: the predicted class, that of the highest score, (n,).
+    scores: of the classes, (n, k): lengths of class capsules in [0, 1), or logits.
+    poses: class capsules, (n, k, d); None for a network without capsules.
     reconstruction: decoded from the predicted class, (n, h, w, c); None without a decoder.
     """
 
     labels: np.ndarray
-    lengths: np.ndarray
-    poses: np.ndarray
+    scores: np.ndarray
+    poses: np.ndarray | None
     reconstruction: np.ndarray | None
 
 
@@ -42,24 +42,22 @@ class Predictor:
       config: of the run.
       step: of the checkpoint.
       model: the Flax module.
-      params: its parameters, for `model.apply({"params": params}, images)`.
+      variables: its parameters and statistics, for `model.apply(variables, images)`.
       objective: the loss it was trained with.
     """
 
     def __init__(
-        self, config: ConfigDict, step: int, model: nn.Module, params: dict, objective: Objective
+        self, config: ConfigDict, step: int, model: nn.Module, variables: dict, objective: Objective
     ):
-        self.config, self.step, self.model, self.params = config, step, model, params
+        self.config, self.step, self.model, self.variables = config, step, model, variables
         self.objective = objective
-        self._apply = jax.jit(lambda params, images: model.apply({"params": params}, images))
+        self._apply = jax.jit(model.apply)
         # Of its own, so that a prediction computes no votes for nobody to look at.
         self._classify = jax.jit(
-            lambda params, images: model.apply({"params": params}, images)._replace(
-                intermediates={}
-            )
+            lambda variables, images: model.apply(variables, images)._replace(intermediates={})
         )
         self._decode = jax.jit(
-            lambda params, *inputs: model.apply({"params": params}, *inputs, method="decode")
+            lambda variables, *inputs: model.apply(variables, *inputs, method="decode")
         )
 
     def forward(self, images: np.ndarray):
@@ -71,7 +69,7 @@ class Predictor:
         Raises:
           ValueError: for images of another shape or type.
         """
-        return self._apply(self.params, self._checked(images))
+        return self._apply(self.variables, self._checked(images))
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
         """The images as float32 in [0, 1]."""
@@ -101,14 +99,17 @@ class Predictor:
             # A last batch that is smaller is filled up: another shape would compile again.
             missing = min(batch_size, len(images)) - len(batch)
             filled = np.pad(batch, [(0, missing)] + [(0, 0)] * (batch.ndim - 1))
-            output = self._classify(self.params, self._checked(filled))
+            output = self._classify(self.variables, self._checked(filled))
             kept = len(batch)
             parts.append(jax.tree.map(lambda x, kept=kept: np.asarray(x)[:kept], output))
         if not parts:
             raise ValueError("no images to predict")
         output = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
         return Prediction(
-            output.lengths.argmax(axis=-1), output.lengths, output.poses, output.reconstruction
+            output.scores.argmax(axis=-1),
+            output.scores,
+            getattr(output, "poses", None),
+            output.reconstruction,
         )
 
     def decode(self, poses: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -117,8 +118,10 @@ class Predictor:
         Raises:
           ValueError: if the network has no decoder.
         """
+        if not hasattr(self.model, "decode"):
+            raise ValueError(f"{self.config.name} is a network without capsules and a decoder")
         mask = jax.nn.one_hot(jnp.asarray(labels), self.model.num_classes)
-        return np.asarray(self._decode(self.params, jnp.asarray(poses), mask))
+        return np.asarray(self._decode(self.variables, jnp.asarray(poses), mask))
 
 
 def load_predictor(workdir: str | Path, checkpoint: str = "selected") -> Predictor:
@@ -141,6 +144,6 @@ def load_predictor(workdir: str | Path, checkpoint: str = "selected") -> Predict
     built = build(
         config, tuple(notes["image_shape"]), notes["num_classes"], config.train.batch_size
     )
-    like = jax.eval_shape(lambda: init_state(built.model, built.optimizer, config.seed))
+    like = jax.eval_shape(lambda: built.init_state(config.seed))
     restored = checkpoints.restore(like, which)
-    return Predictor(config, restored.step, built.model, restored.state.params, built.objective)
+    return Predictor(config, restored.step, built.model, restored.state.variables, built.objective)

@@ -12,17 +12,19 @@ def get_config(preset: str = "paper"):
     config.data.name = "digits"
     config.data.validation_size = 180
 
-    # Kernels for 8x8 pixels: 8x8 -> 6x6 -> 4x4 positions x 8 types = 128 primary capsules.
-    config.model.conv.features = 64
+    # Kernels for 8x8 pixels.
     config.model.conv.kernel_size = 3
-    config.model.primary_caps.types = 8
-    config.model.primary_caps.kernel_size = 3
-    config.model.primary_caps.stride = 1
+    if config.model.name == "capsnet":
+        # 8x8 -> 6x6 -> 4x4 positions x 8 types = 128 primary capsules.
+        config.model.conv.features = 64
+        config.model.primary_caps.types = 8
+        config.model.primary_caps.kernel_size = 3
+        config.model.primary_caps.stride = 1
+        # The presets' weights are for 784 pixels. A sum over 64 weighs less, a mean does not.
+        if config.reconstruction_loss.reduction != "mean":
+            config.loss_weights.reconstruction *= 784 / 64
 
     config.augment.max_shift = 1
-    # The presets' weights are for 784 pixels. A sum over 64 weighs less, a mean does not.
-    if config.reconstruction_loss.reduction != "mean":
-        config.loss_weights.reconstruction *= 784 / 64
     config.schedule.learning_rate = 3e-3
     config.train.epochs = 40
     config.train.batch_size = 32

@@ -1,8 +1,9 @@
-"""CapsNet on MNIST, in the five published variants.
+"""CapsNet on MNIST, in the five published variants, and a network without capsules.
 
     python experiments/train.py --config=configs/mnist.py              # the paper's
     python experiments/train.py --config=configs/mnist.py:authors      # keras, notebook, pytorch
-    python experiments/train.py --config=configs/mnist.py:paper,small  # a small network
+    python experiments/train.py --config=configs/mnist.py:cnn          # the paper's baseline
+    python experiments/train.py --config=configs/mnist.py:paper,small  # small ones; or cnn,small
 
 Needs MNIST, which TFDS downloads once; `--config.data.dir` says where it is or goes.
 Expected results and times are in RESULTS.md.

@@ -4,7 +4,7 @@
     python experiments/evaluate.py --workdir=runs/a --checkpoint=last --data=kmnist
 
 Writes WORKDIR/evaluation/DATA-PART-STEP/: evaluation.json, confusion.png, mistakes.png and
-predictions.npz (labels, predictions, lengths, in the order of the data).
+predictions.npz (labels, predictions, scores, in the order of the data).
 """
 
 from pathlib import Path
@@ -89,25 +89,26 @@ def evaluate(
         "confusion_matrix": matrix.tolist(),
     }
 
-    # The most confident mistakes: the longest wrong capsules first.
+    # The most confident mistakes: the highest wrong scores first.
     worst = np.flatnonzero(wrong)
-    worst = worst[np.argsort(-prediction.lengths[worst].max(axis=1), kind="stable")][:max_mistakes]
+    worst = worst[np.argsort(-prediction.scores[worst].max(axis=1), kind="stable")][:max_mistakes]
+    meaning = "scores" if prediction.poses is None else "lengths"
     folder.mkdir(parents=True, exist_ok=True)
     figures.mistakes(
         images[worst] / 255.0,
         None if prediction.reconstruction is None else prediction.reconstruction[worst],
         labels[worst],
         prediction.labels[worst],
-        prediction.lengths[worst],
+        prediction.scores[worst],
         f"The most confident of {wrong.sum()} mistakes: {title}\n"
-        "(taken for, is; lengths of both capsules)",
+        f"(taken for, is; {meaning} of both classes)",
     ).savefig(folder / "mistakes.png", dpi=150)
     figures.confusion_matrix(matrix, title).savefig(folder / "confusion.png", dpi=150)
     np.savez(
         folder / "predictions.npz",
         labels=labels,
         predictions=prediction.labels,
-        lengths=prediction.lengths,
+        scores=prediction.scores,
     )
     write_json(folder / "evaluation.json", result)
     return result

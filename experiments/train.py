@@ -5,7 +5,7 @@
         --workdir=runs/a
 
 The same --workdir again resumes. Every field of the config is a flag: --config.FIELD=VALUE
-(all of them, with comments, in capsjax/config.py).
+(all of them, with comments, in capsjax/config/).
 
 All devices of the machine divide each batch among them. Several machines run the same command,
 with the --workdir and the data in reach of each, under Slurm's srun or with
@@ -36,7 +36,7 @@ from capsjax.interrupt import Interrupt
 from capsjax.metrics import means_of, results_of
 from capsjax.progress import Progress, format_seconds
 from capsjax.registry import look_up
-from capsjax.training import TrainState, init_state
+from capsjax.training import TrainState
 from capsjax.training.build import Built, build, build_evaluate, build_train_steps
 from capsjax.training.division import check_divides
 from capsjax.training.steps import Health
@@ -98,7 +98,7 @@ def train_and_evaluate(
     mesh = devices.make_mesh("data")
     check_divides(config.train.batch_size, mesh)
     built = build(config, training.image_shape, training.num_classes, len(training))
-    like = jax.eval_shape(lambda: init_state(built.model, built.optimizer, config.seed))
+    like = jax.eval_shape(lambda: built.init_state(config.seed))
 
     forms = built.model.chosen_forms(config.train.batch_size // mesh.size)
     start = {**program_command(overrides or {}), "forms": forms}
@@ -123,10 +123,10 @@ def train_and_evaluate(
         "selected_step": chosen.step,
         "steps": built.steps_per_epoch * config.train.epochs,
         "epochs": config.train.epochs,
-        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(chosen.state.params)),
+        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(chosen.state.variables)),
         "num_training_examples": len(training),
-        "test": evaluate(chosen.state.params, test),
-        "validation": evaluate(chosen.state.params, validation) if validation else None,
+        "test": evaluate(chosen.state.variables, test),
+        "validation": evaluate(chosen.state.variables, validation) if validation else None,
         "device": jax.devices()[0].device_kind,
         "device_count": mesh.size,
         **checkpoints.restore(like, "last").notes,
@@ -168,7 +168,7 @@ def train(
     """Take all steps that are left, and leave a checkpoint of the last one."""
     restored = checkpoints.restore_last_whole(like)
     if restored is None:
-        state = jax.jit(lambda: init_state(built.model, built.optimizer, config.seed))()
+        state = jax.jit(lambda: built.init_state(config.seed))()
         # Where a restored state lies too: otherwise evaluation is compiled for each of them.
         state = devices.replicate(state, mesh)
         notes = {"train_seconds": 0.0, "image_shape": training.image_shape}
@@ -232,7 +232,7 @@ def train(
                 due |= signal > 0
                 if step % in_epoch == 0:
                     if validation:
-                        metrics = evaluate(state.params, validation)
+                        metrics = evaluate(state.variables, validation)
                         writer.write(step, epoch, "validation", metrics)
                         progress.report(epoch, "validation", metrics)
                         validation_loss = metrics["loss"]
@@ -262,9 +262,9 @@ def _compile_train_steps(
 def _make_evaluate(config: ConfigDict, built: Built, mesh: Mesh):
     evaluate = jax.jit(build_evaluate(config, built, mesh))
 
-    def evaluate_part(params: dict, part: Arrays) -> dict[str, float]:
+    def evaluate_part(variables: dict, part: Arrays) -> dict[str, float]:
         images, labels = devices.replicate((part.images, part.labels), mesh)
-        return results_of(evaluate(params, images, labels).sums)
+        return results_of(evaluate(variables, images, labels).sums)
 
     return evaluate_part
 

@@ -2,7 +2,7 @@
 
     python experiments/visualize.py --workdir=runs/a
 
-Writes WORKDIR/figures/*.png from test images.
+Writes WORKDIR/figures/*.png from test images. Of a network without capsules: its training curves.
 """
 
 from collections.abc import Iterator
@@ -64,6 +64,8 @@ def draw(
     title = f"{predictor.config.name}, step {predictor.step}"
     if records:
         yield "curves", figures.training_curves(records, f"Training of {title}")
+    if predictor.config.model.name != "capsnet":
+        return
     few = test.take(_some_of_each_class(test.labels, count))
     output = predictor.forward(few.images)
     predictions = np.asarray(output.lengths).argmax(axis=-1)

@@ -71,7 +71,7 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
 
 
 def final_params(workdir: Path) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(load_predictor(workdir, "last").params)
+    leaves = jax.tree_util.tree_leaves_with_path(load_predictor(workdir, "last").variables)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import chex
 import jax
@@ -41,6 +42,19 @@ def make_state(seed=0):
 
 
 LIKE = jax.eval_shape(make_state)
+
+
+class Before(NamedTuple):
+    """A state as it was, and below with a field that was added."""
+
+    step: jax.Array
+    params: dict
+
+
+class After(NamedTuple):
+    step: jax.Array
+    params: dict
+    statistics: dict
 
 
 def check_equal(restored, state):
@@ -75,6 +89,20 @@ def truncate_arrays(directory, step):
     assert files
     for path in files:
         os.truncate(path, path.stat().st_size // 2)
+
+
+def test_a_field_that_was_added_later_may_be_missing_if_it_is_empty(directory):
+    params = {"w": jnp.arange(3.0)}
+    Checkpoints(directory).save(1, Before(jnp.int32(1), params), {})
+    new = After(jnp.int32(1), params, {})
+    restored = Checkpoints(directory).restore(jax.eval_shape(lambda: new)).state
+    assert isinstance(restored, After)
+    check_equal(restored, new)
+    with pytest.raises(CheckpointError, match="another network"):
+        Checkpoints(directory).restore(new._replace(statistics={"mean": jnp.zeros(2)}))
+    # And one that has nothing in it is not lost on the way.
+    Checkpoints(directory).save(2, {"states": new}, {})
+    assert Checkpoints(directory).restore({"states": new}).state["states"].statistics == {}
 
 
 def test_state_comes_back_bit_for_bit(directory):

@@ -12,16 +12,28 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from capsjax.config import PRESETS, VARIANTS, make_config
+from capsjax.config import FAMILIES, make_config
 from capsjax.data import load_training
-from capsjax.training import init_state
 from capsjax.training.build import build, build_train_steps
 from capsjax.workdir import flatten
 
 CONFIGS = {
     path.stem: path for path in (Path(__file__).resolve().parent.parent / "configs").glob("*.py")
 }
-ARGUMENTS = [*PRESETS, *(f"{preset},{variant}" for preset in PRESETS for variant in VARIANTS)]
+# What may stand behind the colon, by family of configs with the same fields.
+ARGUMENTS = {
+    name: [*family.presets]
+    + [f"{preset},{each}" for preset in family.presets for each in family.variants[preset]]
+    for name, family in FAMILIES.items()
+}
+POOLINGS = ("capsule", "max", "average")
+CASES = [
+    (name, argument)
+    for name in CONFIGS
+    for argument in (
+        POOLINGS if name == "capsule_pooling" else [*ARGUMENTS["capsnet"], *ARGUMENTS["convnet"]]
+    )
+]
 # Image and classes by data set; "npz" stands for a user's own.
 SIZES = {"mnist": ((28, 28, 1), 10), "digits": ((8, 8, 1), 10), "npz": ((24, 32, 3), 7)}
 
@@ -35,7 +47,8 @@ def load(name):
 
 
 each_config = pytest.mark.parametrize("name", sorted(CONFIGS))
-each_argument = pytest.mark.parametrize("argument", ARGUMENTS)
+each_config_of_presets = pytest.mark.parametrize("name", sorted({*CONFIGS} - {"capsule_pooling"}))
+each_case = pytest.mark.parametrize(("name", "argument"), CASES)
 
 
 class Recorder(ConfigDict):
@@ -108,6 +121,24 @@ def small_run():
     return config
 
 
+def small_run_without_capsules():
+    """The same of a network with all that such a network can have."""
+    config = load("digits").get_config("capsule_pooling").unlock()
+    config.data.train_size = 16
+    config.data.validation_size = 10
+    config.model.conv.update(features=(2, 3), padded=(False, True), kernel_size=2)
+    config.model.pool.update(after=(1,), window=(2, 2))
+    config.model.dense.features = (4,)
+    config.schedule.stage_ends = (1, 2)
+    config.optimizer.fresh_epochs = (1, 2)
+    config.train.update(epochs=3, batch_size=8)
+    config.evaluate.batch_size = 1000
+    return config
+
+
+SMALL_RUNS = {"capsnet": small_run, "convnet": small_run_without_capsules}
+
+
 def leaves_read_by_a_run(config, workdir):
     import train  # defines flags when it is imported
 
@@ -125,10 +156,11 @@ def hasty_compiler():
 
 
 @pytest.mark.usefixtures("hasty_compiler")
-def test_every_leaf_is_read_by_a_run(tmp_path, capsys):
+@pytest.mark.parametrize("family", SMALL_RUNS)
+def test_every_leaf_is_read_by_a_run(family, tmp_path, capsys):
     # One leaf more in each sub-dict that is not handed to a function whole (there it is an
     # unknown argument, see below): the test is able to fail.
-    config = small_run()
+    config = SMALL_RUNS[family]()
     bogus = {"bogus", *(f"{part}.bogus" for part in READ_BY_NAME)}
     for name in bogus:
         parent = config[name.rpartition(".")[0]] if "." in name else config
@@ -139,7 +171,7 @@ def test_every_leaf_is_read_by_a_run(tmp_path, capsys):
 
 
 # Sub-dicts whose fields are looked up one by one; all others are handed to a function whole.
-READ_BY_NAME = ("augment", "train", "evaluate", "checkpoint", "log", "loss_weights")
+READ_BY_NAME = ("augment", "train", "evaluate", "checkpoint", "log")
 
 
 def sub_dicts(config, prefix=""):
@@ -149,12 +181,17 @@ def sub_dicts(config, prefix=""):
             yield from sub_dicts(value, f"{prefix}{name}.")
 
 
-HANDED_OVER = [part for part in sub_dicts(make_config()) if part not in READ_BY_NAME]
+HANDED_OVER = [
+    (family, part)
+    for family in SMALL_RUNS
+    for part in sub_dicts(FAMILIES[family].make())
+    if part not in READ_BY_NAME
+]
 
 
-@pytest.mark.parametrize("part", HANDED_OVER)
-def test_a_field_that_a_function_does_not_know_stops_the_run(part):
-    config = small_run()
+@pytest.mark.parametrize(("family", "part"), HANDED_OVER)
+def test_a_field_that_a_function_does_not_know_stops_the_run(family, part):
+    config = SMALL_RUNS[family]()
     config[part].bogus = 1
     with pytest.raises((TypeError, ValueError), match="bogus"):
         use(config)
@@ -166,34 +203,42 @@ def use(config):
     built = build(config, training.image_shape, training.num_classes, len(training))
 
     def loss():
-        params = init_state(built.model, built.optimizer, config.seed).params
+        variables = built.init_state(config.seed).variables
         images, labels = jnp.zeros((1, *training.image_shape)), jnp.zeros(1, jnp.int32)
-        output = built.model.apply({"params": params}, images, labels)
+        output = built.model.apply(variables, images, labels)
         return built.objective.total(built.objective.parts(output, images, labels))
 
     return jax.eval_shape(loss)
 
 
-def test_the_same_run_without_such_a_field():
-    assert use(small_run()).shape == ()
+@pytest.mark.parametrize("family", SMALL_RUNS)
+def test_the_same_run_without_such_a_field(family):
+    assert use(SMALL_RUNS[family]()).shape == ()
 
 
-@each_config
-@each_argument
-def test_every_config_has_the_same_fields(name, argument):
+@each_case
+def test_every_config_has_the_fields_of_its_family(name, argument):
     # So what one run reads of one config is what is read of all.
     config = load(name).get_config(argument)
-    assert set(flatten(config.to_dict())) == set(flatten(make_config().to_dict()))
+    family = FAMILIES[config.model.name].make()
+    assert set(flatten(config.to_dict())) == set(flatten(family.to_dict()))
 
 
-@each_config
-@pytest.mark.parametrize("argument", [*PRESETS, "paper,small"])
+# On 8x8 pixels nothing is left for the last convolution after two poolings.
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        (name, argument)
+        for name, argument in CASES
+        if (name, argument.split(",")[0]) != ("digits", "capsule_pooling")
+    ],
+)
 def test_one_step_of_every_config(name, argument):
     config = load(name).get_config(argument)
     image_shape, num_classes = SIZES[config.data.name]
     count = config.train.batch_size + 1
     built = build(config, image_shape, num_classes, count)
-    state = jax.eval_shape(lambda: init_state(built.model, built.optimizer, config.seed))
+    state = jax.eval_shape(lambda: built.init_state(config.seed))
     images = jax.ShapeDtypeStruct((count, *image_shape), jnp.uint8)
     labels = jax.ShapeDtypeStruct((count,), jnp.int32)
 
@@ -203,8 +248,7 @@ def test_one_step_of_every_config(name, argument):
     assert health.loss.shape == ()
 
 
-@each_config
-@each_argument
+@each_case
 def test_leaves_can_be_set_on_the_command_line(name, argument):
     # Neither a list nor None can be.
     for value in flatten(load(name).get_config(argument).to_dict()).values():
@@ -213,7 +257,7 @@ def test_leaves_can_be_set_on_the_command_line(name, argument):
             assert all(isinstance(item, int | float) for item in value)
 
 
-@each_config
+@each_config_of_presets
 def test_sizes_are_known_and_names_tell_the_preset(name):
     config = load(name).get_config("keras,small")
     assert config.data.name in SIZES
@@ -224,13 +268,13 @@ def test_sizes_are_known_and_names_tell_the_preset(name):
 def test_configs_are_locked_and_name_the_nearest_field(name):
     config = load(name).get_config()
     assert config.is_locked
-    assert config.model.routing.is_locked
+    assert config.model.compute.is_locked
     with pytest.raises(AttributeError, match='Did you mean "learning_rate"'):
         config.schedule.learning_rat = 0.1
-    with pytest.raises(AttributeError, match='Did you mean "margin_loss"'):
-        _ = config.marginloss
-    with pytest.raises(KeyError, match='Did you mean "num_iterations"'):
-        config.update_from_flattened_dict({"model.routing.num_iteration": 2})
+    with pytest.raises(AttributeError, match='Did you mean "loss_weights"'):
+        _ = config.lossweights
+    with pytest.raises(KeyError, match='Did you mean "kernel_size"'):
+        config.update_from_flattened_dict({"model.conv.kernelsize": 2})
 
 
 @each_config
@@ -240,20 +284,30 @@ def test_a_field_keeps_its_type(name):
         config.train.epochs = "ten"
 
 
-@each_config
+@each_config_of_presets
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("autors", "unknown preset 'autors'; did you mean 'authors'"),
-        ("paper,smal", "unknown variant of a preset 'smal'; did you mean 'small'"),
+        ("paper,smal", "unknown variant of the preset 'paper' 'smal'; did you mean 'small'"),
+        ("paper,max", "unknown variant of the preset 'paper' 'max'"),
         ("small", "unknown preset 'small'"),
         ("", "unknown preset ''"),
-        ("paper,", "unknown variant of a preset ''"),
+        ("paper,", "unknown variant of the preset 'paper' ''"),
     ],
 )
 def test_unknown_presets_and_variants(name, argument, message):
     with pytest.raises(ValueError, match=message):
         load(name).get_config(argument)
+
+
+def test_poolings_by_name():
+    for pooling in POOLINGS:
+        config = load("capsule_pooling").get_config(pooling)
+        assert config.model.pool.pooling == pooling
+        assert config.name == f"pooling-{pooling}"
+    with pytest.raises(ValueError, match="'averag'; did you mean 'average'"):
+        load("capsule_pooling").get_config("averag")
 
 
 def test_presets_leave_each_other_alone():

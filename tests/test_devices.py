@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 from capsjax import devices
 from capsjax.checkpoint import CheckpointError
 from capsjax.data import load_training
-from capsjax.training import init_state
 from capsjax.training.build import build, build_train_steps
 from tests.tiny import ROOT, tiny_config
 
@@ -28,46 +27,54 @@ import numpy as np
 from jax.sharding import Mesh
 from capsjax import devices
 from capsjax.data import load_training
-from capsjax.training import init_state
 from capsjax.training.build import build, build_evaluate, build_train_steps
-from tests.tiny import tiny_config
+from tests.tiny import tiny_config, tiny_convnet_config
 
-# A margin loss that is a mean over the batch, and a reconstruction loss that is a sum over it.
+
+def train_on_each_number_of_devices(family, config):
+    training, validation = load_training(**config.data)
+    built = build(config, training.image_shape, training.num_classes, len(training))
+    start = jax.jit(lambda: built.init_state(0))()
+    for count in (1, 2, 4):
+        mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
+        steps = jax.jit(build_train_steps(config, built, mesh))
+        evaluate = jax.jit(build_evaluate(config, built, mesh))
+        state = before = devices.replicate(start, mesh)
+        data = devices.replicate((training.images, training.labels), mesh)
+        for _ in range(2):
+            state, health = steps(state, *data, np.int32(6 - int(state.step)))
+        part = devices.replicate((validation.images, validation.labels), mesh)
+        found = {
+            "state": state,
+            "health": health,
+            "before": evaluate(before.variables, *part),
+            "after": evaluate(state.variables, *part),
+        }
+        for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+            copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+            assert leaf.sharding.is_fully_replicated and len(copies) == count
+            assert all(np.array_equal(copy, copies[0]) for copy in copies), path
+            results[f"{family} {count} {jax.tree_util.keystr(path)}"] = copies[0]
+
+
 # 50 validation images: a share of 13 each on four devices, in batches of 7.
-config = tiny_config(
-    augment__max_shift=1, evaluate__batch_size=7, reconstruction_loss__reduction="batch_sum"
+results, common = {}, {"augment__max_shift": 1, "evaluate__batch_size": 7}
+# A margin loss that is a mean over the batch, and a reconstruction loss that is a sum over it.
+train_on_each_number_of_devices(
+    "capsnet", tiny_config(reconstruction_loss__reduction="batch_sum", **common)
 )
-training, validation = load_training(**config.data)
-built = build(config, training.image_shape, training.num_classes, len(training))
-start = jax.jit(lambda: init_state(built.model, built.optimizer, 0))()
-results = {}
-for count in (1, 2, 4):
-    mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
-    steps = jax.jit(build_train_steps(config, built, mesh))
-    evaluate = jax.jit(build_evaluate(config, built, mesh))
-    state = before = devices.replicate(start, mesh)
-    data = devices.replicate((training.images, training.labels), mesh)
-    for _ in range(2):
-        state, health = steps(state, *data, np.int32(6 - int(state.step)))
-    part = devices.replicate((validation.images, validation.labels), mesh)
-    found = {
-        "state": state,
-        "health": health,
-        "before": evaluate(before.params, *part),
-        "after": evaluate(state.params, *part),
-    }
-    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
-        copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
-        assert leaf.sharding.is_fully_replicated and len(copies) == count
-        assert all(np.array_equal(copy, copies[0]) for copy in copies), path
-        results[f"{count} {jax.tree_util.keystr(path)}"] = copies[0]
+# Dropout, and batch norm of the whole batch.
+train_on_each_number_of_devices("convnet", tiny_convnet_config(**common))
 np.savez(sys.argv[1], **results)
 """
 
 
+each_family = pytest.mark.parametrize("family", ["capsnet", "convnet"])
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """By number of devices, all numbers by name."""
+    """By family of networks and number of devices, all numbers by name."""
     path = tmp_path_factory.mktemp("devices") / "results.npz"
     flags = "--xla_force_host_platform_device_count=4"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
@@ -76,14 +83,15 @@ def results(tmp_path_factory):
     found = {}
     with np.load(path) as file:
         for key in file.files:
-            count, name = key.split(" ", 1)
-            found.setdefault(int(count), {})[name] = file[key]
+            family, count, name = key.split(" ", 2)
+            found.setdefault(family, {}).setdefault(int(count), {})[name] = file[key]
     return found
 
 
+@each_family
 @pytest.mark.parametrize("count", [2, 4])
-def test_several_devices_train_as_one_does(results, count):
-    one, several = results[1], results[count]
+def test_several_devices_train_as_one_does(results, family, count):
+    one, several = results[family][1], results[family][count]
     assert one.keys() == several.keys()
     assert one["['state'].step"] == several["['state'].step"] == 6
     for name in one:
@@ -92,11 +100,12 @@ def test_several_devices_train_as_one_does(results, count):
         np.testing.assert_allclose(several[name], one[name], rtol=0, atol=atol, err_msg=name)
 
 
+@each_family
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_evaluation_takes_every_example_once_on_any_number_of_devices(results, count):
-    one, several = results[1], results[count]
+def test_evaluation_takes_every_example_once_on_any_number_of_devices(results, family, count):
+    one, several = results[family][1], results[family][count]
     assert several["['before'].sums.count"] == 50
-    assert several["['before'].lengths"].shape == (50, 10)
+    assert several["['before'].scores"].shape == (50, 10)
     correct = "['before'].sums.totals['correct']"
     assert several[correct] == one[correct]
     # Of the same parameters: each example is computed alone, wherever it is.
@@ -108,7 +117,7 @@ def test_on_one_device_the_program_is_the_one_without_a_mesh():
     config = tiny_config()
     training, _ = load_training(**config.data)
     built = build(config, training.image_shape, training.num_classes, len(training))
-    state = jax.eval_shape(lambda: init_state(built.model, built.optimizer, 0))
+    state = jax.eval_shape(lambda: built.init_state(0))
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     texts = [
         jax.jit(build_train_steps(config, built, each))

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "metrics": LEAVES,
     "routing": [*LEAVES, "ops"],
     "layers": [*LEAVES, "ops", "compute", "conv", "initializers", "pooling", "routing"],
-    "models": [*LEAVES, "ops", "compute", "conv", "routing", "layers"],
+    "models": [*LEAVES, "ops", "compute", "conv", "initializers", "routing", "layers", "windows"],
     "data": LEAVES,
     "training": [*LEAVES, "data", "losses", "metrics", "models"],
     "compilation": [*LEAVES, "data"],

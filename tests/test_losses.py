@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsjax.losses import REDUCTIONS, margin_loss, reconstruction_loss
+from capsjax.losses import REDUCTIONS, cross_entropy_loss, margin_loss, reconstruction_loss
 
 LENGTHS = jnp.array([[0.4, 0.3, 0.05], [0.95, 0.2, 0.1]])
 LABELS = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -16,6 +16,21 @@ MARGINS = (0.27, 0.85125)
 IMAGES = jnp.array([[0.0, 1.0, 0.5, 0.0], [0.25, 0.5, 0.0, 1.0]]).reshape(2, 2, 2, 1)
 RECONSTRUCTION = jnp.array([[1.0, 1.0, 0.0, 0.0], [0.25, 0.0, 0.0, 1.0]]).reshape(2, 2, 2, 1)
 SSE = (1.25, 0.25)
+
+
+def test_cross_entropy_by_hand():
+    # -log softmax: log(e + 2) - 1 for a score of 1 above two of 0, and log 3 for equal ones.
+    scores = jnp.array([[1.0, 0.0, 0.0], [5.0, 5.0, 5.0]])
+    expected = (np.log(np.e + 2) - 1 + np.log(3)) / 2
+    loss = cross_entropy_loss(scores, LABELS)
+    chex.assert_shape(loss, ())
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e30])
+def test_cross_entropy_has_finite_gradients(scale):
+    gradient = jax.grad(cross_entropy_loss)(scale * LENGTHS, LABELS)
+    chex.assert_tree_all_finite(gradient)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from capsjax.config import PRESETS, load_config, make_config
+from capsjax.config import FAMILIES, load_config, make_config
+from capsjax.config.capsnet import PRESETS
 from capsjax.models import MODELS
 from capsjax.training.build import build
 
@@ -29,6 +30,15 @@ COUNTS = {
     ("capsnet", "paper,small"): (MNIST, [5_248, 331_840, 368_640, 1_411_344], 2_117_072),
     ("capsnet", "authors,small"): (MNIST, [5_248, 331_840, 368_800, 1_411_344], 2_117_232),
     ("capsnet", "digits"): (DIGITS, [640, 36_928, 163_840, 673_344], 874_752),
+}
+# Networks without capsules: convolutions, batch norm, its statistics, dense layers, scores.
+CONVNETS = {
+    "capsule_pooling": ([535_424, 384, 384, 32_896, 1_290], 570_378),
+    "capsule_pooling,max": ([535_424, 384, 384, 32_896, 1_290], 570_378),
+    "capsule_pooling,average": ([535_424, 384, 384, 32_896, 1_290], 570_378),
+    # Padded, 28 x 28 x 128 = 100,352 features; the paper says 35.4 million.
+    "cnn": ([2_464_640, 0, 0, 32_978_952, 1_930], 35_445_522),
+    "cnn,small": ([155_360, 0, 0, 2_061_282, 490], 2_217_132),
 }
 PARTS = ("conv_layer", "primary_layer", "class_layer", "decoder_layer")
 
@@ -61,6 +71,24 @@ def test_number_of_parameters(name, preset):
     assert count(params) == total
 
 
+@pytest.mark.parametrize("preset", CONVNETS)
+def test_number_of_parameters_without_capsules(preset):
+    *parts, total = *CONVNETS[preset][0], CONVNETS[preset][1]
+    config = make_config(preset)
+    assert config.model.name == "convnet"
+    model = model_of(config)
+    images = jax.ShapeDtypeStruct((1, *MNIST), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    params = variables["params"]
+    counts = [
+        sum(count(params[name]) for name in params if name.startswith(start))
+        for start in ("conv", "norm", "dense", "scores")
+    ]
+    counts.insert(2, count(variables.get("batch_stats", {})))
+    assert counts == parts
+    assert sum(counts) == total == count(variables)
+
+
 def test_encoder_and_decoder_of_the_paper():
     config = make_config()
     config.model.use_decoder = False
@@ -71,8 +99,10 @@ def test_encoder_and_decoder_of_the_paper():
 
 
 def test_every_model_and_preset_is_in_the_table():
-    assert set(MODELS) == {model for model, _ in COUNTS}
-    assert set(PRESETS) <= {preset for _, preset in COUNTS}
+    assert set(MODELS) == {"capsnet", "convnet"} == set(FAMILIES)
+    assert {model for model, _ in COUNTS} == {"capsnet"}
+    assert set(FAMILIES["capsnet"].presets) <= {preset for _, preset in COUNTS}
+    assert set(FAMILIES["convnet"].presets) <= set(CONVNETS)
 
 
 def test_unknown_model_names_the_nearest():

@@ -95,7 +95,7 @@ def test_settings_that_do_not_work(name, changes, message):
 
 
 def first_updates(schedule, gradients, **settings):
-    optimizer = make_optimizer(schedule, **{"b1": 0.9, "b2": 0.999, "eps": 1e-8} | settings)
+    optimizer = make_optimizer(schedule, 10, **{"b1": 0.9, "b2": 0.999, "eps": 1e-8} | settings)
     state, updates = optimizer.init(jnp.zeros(())), []
     for gradient in gradients:
         update, state = optimizer.update(jnp.array(gradient), state)
@@ -108,6 +108,32 @@ def test_adam_moves_by_the_learning_rate_of_the_step():
     schedule = make_schedule("exponential", 10, **SETTINGS | {"decay_every": 1})
     got = first_updates(schedule, [3.0, 3.0, 3.0])
     np.testing.assert_allclose(got, [-0.1, -0.05, -0.025], rtol=1e-4)
+
+
+def test_a_fresh_epoch_begins_with_a_new_adam():
+    # Two steps an epoch: a new one at steps 2 and 6, in epochs 1 and 3.
+    gradients = [1.0, -2.0, 0.5, 4.0, 1.0, -1.0, 3.0]
+    schedule = make_schedule("exponential", 2, **SETTINGS | {"decay_every": 1})
+    optimizer = make_optimizer(schedule, 2, b1=0.9, b2=0.999, eps=1e-8, fresh_epochs=(1, 3))
+    state, got = optimizer.init(jnp.zeros(())), []
+    for gradient in gradients:
+        update, state = optimizer.update(jnp.array(gradient), state)
+        got.append(float(update))
+
+    expected = []
+    for first, last in ((0, 2), (2, 6), (6, 7)):
+        # Its own averages begin anew, the learning rate goes on.
+        rates = [0.1 * 0.5**step for step in range(first, last)]
+        ones = first_updates(lambda step: 1.0, gradients[first:last])
+        expected += [rate * one for rate, one in zip(rates, ones, strict=True)]
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+    assert not np.allclose(got, first_updates(schedule, gradients), rtol=1e-2)
+
+
+@pytest.mark.parametrize("epochs", [(0, 2), (3, 2), (2, 2), (-1,)])
+def test_fresh_epochs_that_do_not_work(epochs):
+    with pytest.raises(ValueError, match="rising numbers from 1 on"):
+        make_optimizer(lambda step: 0.1, 2, b1=0.9, b2=0.999, eps=1e-8, fresh_epochs=epochs)
 
 
 def test_adam_against_its_equations():

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsjax.config import PRESETS, make_config
+from capsjax.config import make_config
+from capsjax.config.capsnet import PRESETS
 from capsjax.layers import DenseCaps
 from capsjax.routing import make_routing
 from capsjax.training import make_evaluate
@@ -181,7 +182,7 @@ def test_validation_loss_is_that_of_a_training_batch_that_decodes_the_longest_ca
     built = tiny_build(config)
     params = random_params(built.model)
     evaluate = make_evaluate(built.model, built.objective, batch_size=3, train_batch_size=BATCH)
-    sums = jit(evaluate)(params, *batch()).sums
+    sums = jit(evaluate)({"params": params}, *batch()).sums
     expected = sum(reference_losses(preset, params, labelled=False))
     np.testing.assert_allclose(sums.totals["loss"] / sums.count, expected, rtol=1e-4)
 

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from capsjax.data import load_part
 from capsjax.predictor import load_predictor
 from capsjax.writers import read_metrics
-from tests.tiny import tiny_config
+from tests.tiny import tiny_config, tiny_convnet_config
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,13 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predictor(run):
     return load_predictor(run[0])
+
+
+@pytest.fixture(scope="module")
+def convnet_run(tmp_path_factory):
+    """A network without capsules."""
+    workdir = tmp_path_factory.mktemp("runs") / "convnet"
+    return workdir, train.train_and_evaluate(tiny_convnet_config(), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +59,7 @@ def test_evaluation_agrees_with_the_summary_and_with_itself(run, predictor, test
 
     with np.load(tmp_path / "predictions.npz") as file:
         np.testing.assert_array_equal(file["labels"], test_part.labels)
-        np.testing.assert_array_equal(file["predictions"], file["lengths"].argmax(axis=1))
+        np.testing.assert_array_equal(file["predictions"], file["scores"].argmax(axis=1))
         assert (file["predictions"] != file["labels"]).sum() == result["num_errors"]
     for name in ("confusion.png", "mistakes.png"):
         assert_is_a_picture(tmp_path / name)
@@ -64,6 +71,23 @@ def test_evaluation_without_a_mistake_draws_all_the_same(predictor, test_part, t
     result = evaluate.evaluate(predictor, images, labels, tmp_path, "title")
     assert result["num_errors"] == 0
     assert_is_a_picture(tmp_path / "mistakes.png")
+
+
+def test_a_network_without_capsules_is_evaluated_and_drawn(convnet_run, test_part, tmp_path):
+    workdir, summary = convnet_run
+    predictor = load_predictor(workdir)
+    result = evaluate.evaluate(predictor, test_part.images, test_part.labels, tmp_path, "title")
+    assert result["num_errors"] == summary["test"]["num_errors"]
+    assert_is_a_picture(tmp_path / "mistakes.png")
+
+    drawn = dict(visualize.draw(predictor, test_part, read_metrics(workdir), 12, np.zeros(2)))
+    assert set(drawn) == {"curves"}
+    assert [axis.get_ylabel() for axis in drawn["curves"].axes] == ["loss", "error (%)"]
+    prediction = predictor.predict(test_part.images[:3])
+    assert prediction.poses is None
+    assert prediction.reconstruction is None
+    with pytest.raises(ValueError, match="without capsules"):
+        predictor.decode(np.zeros((1, 10, 4)), np.zeros(1, int))
 
 
 def test_every_figure_is_drawn(run, predictor, test_part, tmp_path):
@@ -96,14 +120,14 @@ def test_predictions_do_not_depend_on_the_batch(predictor, test_part):
     assert whole.labels.shape == (23,)
     assert one.reconstruction.shape == (1, 8, 8, 1)
     np.testing.assert_array_equal(whole.labels, in_parts.labels)
-    np.testing.assert_allclose(whole.lengths, in_parts.lengths, atol=1e-5)
-    np.testing.assert_allclose(whole.lengths[:1], one.lengths, atol=1e-5)
+    np.testing.assert_allclose(whole.scores, in_parts.scores, atol=1e-5)
+    np.testing.assert_allclose(whole.scores[:1], one.scores, atol=1e-5)
 
 
 def test_predictor_takes_bytes_and_fractions_alike(predictor, test_part):
     images = test_part.images[:4]
     as_bytes, as_floats = predictor.predict(images), predictor.predict(images / 255.0)
-    np.testing.assert_allclose(as_bytes.lengths, as_floats.lengths, atol=1e-6)
+    np.testing.assert_allclose(as_bytes.scores, as_floats.scores, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from capsjax.config import load_config, make_config
 from capsjax.sweeps import is_small, levels_of, make_sweep, trials_of
 from capsjax.training.build import build, build_train_steps
 from capsjax.training.population import structure_of
-from capsjax.training.steps import init_state
 from capsjax.workdir import flatten
 from tests.tiny import ROOT
 
@@ -115,7 +114,7 @@ def test_one_step_of_every_structure(path, size):
     for config in firsts.values():
         count = config.train.batch_size
         built = build(config, image_shape, 10, count)
-        state = jax.eval_shape(lambda: init_state(built.model, built.optimizer, 0))  # noqa: B023
+        state = jax.eval_shape(lambda: built.init_state(0))  # noqa: B023
         images = jax.ShapeDtypeStruct((count, *image_shape), jnp.uint8)
         labels = jax.ShapeDtypeStruct((count,), jnp.int32)
         steps = build_train_steps(config, built)

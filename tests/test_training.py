@@ -11,7 +11,7 @@ import pytest
 from capsjax.data import load_training
 from capsjax.data.augment import to_float
 from capsjax.metrics import means_of
-from capsjax.training import Objective, init_state, make_evaluate, make_train_steps, steps_per_epoch
+from capsjax.training import Objective, make_evaluate, make_train_steps, steps_per_epoch
 from capsjax.training.build import build
 from tests.tiny import tiny_config
 
@@ -42,7 +42,7 @@ class Setting:
 
     @functools.cache  # noqa: B019 (a setting lives as long as its test module)
     def start(self, seed=0):
-        return jax.jit(lambda seed: init_state(self.built.model, self.built.optimizer, seed))(seed)
+        return jax.jit(lambda seed: self.built.init_state(seed))(seed)
 
     def run(self, state, *cuts):
         for cut in cuts:
@@ -114,7 +114,7 @@ def test_memorises_one_batch():
     state = setting.run(setting.start(), *[1] * 150)
     sums = make_evaluate(
         setting.built.model, setting.built.objective, batch_size=32, train_batch_size=32
-    )(state.params, setting.images, setting.labels).sums
+    )(state.variables, setting.images, setting.labels).sums
     assert means_of(sums)["accuracy"] == 1.0
 
 
@@ -148,8 +148,7 @@ def test_without_a_decoder_there_is_no_reconstruction_loss():
 
 
 def test_a_population_of_seeds_trains_under_vmap(setting):
-    start = functools.partial(init_state, setting.built.model, setting.built.optimizer)
-    states = jax.jit(jax.vmap(start))(jnp.arange(3))
+    states = jax.jit(jax.vmap(setting.built.init_state))(jnp.arange(3))
     steps = jax.vmap(setting.pure_steps, in_axes=(0, None, None, None))
     states, _ = jax.jit(steps)(states, setting.images, setting.labels, 2)
     single = setting.run(setting.start(1), 2)
@@ -160,18 +159,18 @@ def test_a_population_of_seeds_trains_under_vmap(setting):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 64])
 def test_evaluation_counts_every_example_exactly_once(setting, batch_size):
-    params = setting.start().params
+    variables = setting.start().variables
     images, labels = setting.validation.images, setting.validation.labels
     evaluate = make_evaluate(
         setting.built.model, setting.built.objective, batch_size=batch_size, train_batch_size=32
     )
-    sums, lengths = jax.jit(evaluate)(params, images, labels)
+    sums, scores = jax.jit(evaluate)(variables, images, labels)
     floats = to_float(jnp.asarray(images))
-    output = setting.built.model.apply({"params": params}, floats)
+    output = setting.built.model.apply(variables, floats)
     parts = setting.built.objective.parts(output, floats, jnp.asarray(labels))
 
     assert float(sums.count) == len(labels) == 50
-    chex.assert_trees_all_close(lengths, output.lengths, atol=1e-5)
+    chex.assert_trees_all_close(scores, output.lengths, atol=1e-5)
     correct = int((output.lengths.argmax(-1) == labels).sum())
     assert int(sums.totals["correct"]) == correct
     means = means_of(sums)
@@ -182,26 +181,28 @@ def test_evaluation_counts_every_example_exactly_once(setting, batch_size):
 
 
 def test_evaluation_decodes_the_longest_capsule_whatever_the_label(setting):
-    params = setting.start().params
+    variables = setting.start().variables
     evaluate = make_evaluate(
         setting.built.model, setting.built.objective, batch_size=50, train_batch_size=32
     )
     images, labels = setting.validation.images, setting.validation.labels
     one, other = (
-        evaluate(params, images, each).sums.totals["reconstruction"]
+        evaluate(variables, images, each).sums.totals["reconstruction"]
         for each in (labels, (labels + 1) % 10)
     )
     assert float(one) == float(other)
 
 
 def test_a_loss_summed_over_the_batch_is_reported_for_a_training_batch(setting):
-    params = setting.start().params
-    objective = setting.built.objective._replace(reconstruction_loss={"reduction": "batch_sum"})
+    variables = setting.start().variables
+    objective = setting.built.objective
+    losses = {**objective.losses, "reconstruction": {"reduction": "batch_sum"}}
+    objective = objective._replace(losses=losses)
     images, labels = setting.validation.images, setting.validation.labels
     of = {
         name: means_of(
             make_evaluate(setting.built.model, each, batch_size=20, train_batch_size=32)(
-                params, images, labels
+                variables, images, labels
             ).sums
         )["reconstruction"]
         for name, each in {"sum": setting.built.objective, "batch_sum": objective}.items()

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 
 import capsjax
 from capsjax import files, workdir
-from capsjax.config import PRESETS, make_config
+from capsjax.config import make_config
+from capsjax.config.capsnet import PRESETS
 from capsjax.files import read_json, write_json, write_text
 from capsjax.workdir import (
     WorkdirError,

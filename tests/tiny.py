@@ -33,6 +33,33 @@ def tiny_config(**overrides) -> ConfigDict:
     return config
 
 
+CONVNET_OVERRIDES = {
+    "data.train_size": 128,
+    "data.validation_size": 50,
+    "model.conv.features": (4, 6),
+    "model.conv.padded": (False, True),
+    "model.pool.after": (1,),
+    "model.dense.features": (12,),
+    "train.batch_size": 32,
+    "train.epochs": 3,
+    "schedule.stage_ends": (1, 2),
+    "optimizer.fresh_epochs": (1, 2),
+    "log.every_steps": 3,
+    "log.tensorboard": False,
+}
+
+
+def tiny_convnet_config(**overrides) -> ConfigDict:
+    """The pooling network on the digits, likewise: two convolutions and one pooling."""
+    config = load_config(ROOT / "configs" / "digits.py", "capsule_pooling")
+    with config.unlocked():
+        config.update_from_flattened_dict(CONVNET_OVERRIDES)
+        config.update_from_flattened_dict(
+            {name.replace("__", "."): value for name, value in overrides.items()}
+        )
+    return config
+
+
 def tiny_flags(file: str = "digits.py", prefix: str = "", **overrides) -> list[str]:
     """The same for a command line: of a file in configs/ that has those fields behind a prefix."""
     fields = {**OVERRIDES, **{name.replace("__", "."): value for name, value in overrides.items()}}

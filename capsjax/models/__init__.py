@@ -5,10 +5,22 @@ from typing import Any
 
 from capsjax.compute import Compute
 from capsjax.models.capsnet import CapsNet, CapsNetOutput
+from capsjax.models.convnet import ConvNet, ConvNetOutput
 from capsjax.registry import look_up
 from capsjax.routing import make_routing, settings_of
 
-__all__ = ["MODELS", "CapsNet", "CapsNetOutput", "make_model"]
+__all__ = [
+    "MODELS",
+    "CapsNet",
+    "CapsNetOutput",
+    "ConvNet",
+    "ConvNetOutput",
+    "Output",
+    "make_model",
+]
+
+# What a model gives: at least `scores`, `reconstruction` (or None) and `intermediates`.
+Output = CapsNetOutput | ConvNetOutput
 
 
 def make_capsnet(
@@ -42,7 +54,30 @@ def make_capsnet(
     )
 
 
-MODELS = {"capsnet": make_capsnet}
+def make_convnet(
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    conv: Mapping[str, Any],
+    pool: Mapping[str, Any],
+    batch_norm: Mapping[str, Any],
+    dense: Mapping[str, Any],
+    dropout: Mapping[str, Any],
+    compute: Mapping[str, Any],
+) -> ConvNet:
+    """A `ConvNet` from the sub-dicts of a config."""
+    return ConvNet(
+        image_shape=tuple(image_shape),
+        num_classes=num_classes,
+        conv={**conv, "compute": Compute(**compute)},
+        pool=dict(pool),
+        batch_norm=dict(batch_norm),
+        dense=dict(dense),
+        dropout=dict(dropout),
+    )
+
+
+MODELS = {"capsnet": make_capsnet, "convnet": make_convnet}
 
 
 def make_model(name: str, image_shape: tuple[int, int, int], num_classes: int, **settings):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from capsjax.compute import Compute
 from capsjax.conv import check_fits, choose_form, output_size
@@ -28,6 +28,11 @@ class CapsNetOutput(NamedTuple):
     poses: Float[Array, "n j d"]
     reconstruction: Float[Array, "n h w c"] | None
     intermediates: dict[str, Array]
+
+    @property
+    def scores(self) -> Float[Array, "n j"]:
+        """What the classes are told by: the lengths."""
+        return self.lengths
 
 
 class CapsNet(nn.Module):
@@ -67,7 +72,10 @@ class CapsNet(nn.Module):
             self.decoder_layer = Decoder(self.image_shape, **self.decoder)
 
     def __call__(
-        self, images: Float[Array, "n h w c"], labels: Int[Array, "n"] | None = None
+        self,
+        images: Float[Array, "n h w c"],
+        labels: Int[Array, "n"] | None = None,
+        keys: Key[Array, "n"] | None = None,
     ) -> CapsNetOutput:
         """Classify and reconstruct.
 
@@ -75,6 +83,7 @@ class CapsNet(nn.Module):
           images: in [0, 1].
           labels: the classes to reconstruct, as in training; None reconstructs each image from
             its longest capsule, as in testing.
+          keys: not used; nothing here is random.
         """
         if images.shape[1:] != tuple(self.image_shape):
             raise ValueError(

@@ -5,13 +5,19 @@ from typing import NamedTuple
 import flax.linen as nn
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from capsjax.models import make_model
 from capsjax.training.evaluation import make_evaluate
 from capsjax.training.objective import Objective
 from capsjax.training.optimizer import make_optimizer, make_schedule
-from capsjax.training.steps import make_train_steps, steps_per_epoch
+from capsjax.training.steps import (
+    TrainState,
+    init_state,
+    make_train_steps,
+    steps_per_epoch,
+)
 
 
 class Built(NamedTuple):
@@ -26,6 +32,10 @@ class Built(NamedTuple):
     objective: Objective
     schedule: optax.Schedule
     steps_per_epoch: int
+
+    def init_state(self, seed: int | Array) -> TrainState:
+        """The state before the first step, a pure function of the seed."""
+        return init_state(self.model, self.optimizer, self.objective, seed)
 
 
 def build(
@@ -48,10 +58,9 @@ def build(
         model=make_model(
             image_shape=image_shape, num_classes=num_classes, **config.model.to_dict()
         ),
-        optimizer=make_optimizer(schedule, **config.optimizer),
+        optimizer=make_optimizer(schedule, steps_per_epoch=in_epoch, **config.optimizer),
         objective=Objective(
-            config.margin_loss.to_dict(),
-            config.reconstruction_loss.to_dict(),
+            {name: config.get(f"{name}_loss", {}) for name in config.loss_weights},
             config.loss_weights.to_dict(),
         ),
         schedule=schedule,

@@ -20,11 +20,11 @@ from capsjax.training.objective import Objective
 class Evaluation(NamedTuple):
     """Attributes:
     sums: metrics over all examples, as in training.
-    lengths: class scores, (N, k).
+    scores: of the classes, (N, k): lengths of capsules, or logits.
     """
 
     sums: Sums
-    lengths: Float[Array, "N k"]
+    scores: Float[Array, "N k"]
 
 
 def make_evaluate(
@@ -35,7 +35,7 @@ def make_evaluate(
     train_batch_size: int,
     mesh: Mesh | None = None,
 ) -> Callable[[dict, Array, Array], Evaluation]:
-    """A function that evaluates parameters on a whole data set.
+    """A function that evaluates a trained model on a whole data set.
 
     The network decodes its longest capsule: no label is used but to score. The result does not
     depend on the batch size but for rounding.
@@ -48,7 +48,8 @@ def make_evaluate(
       mesh: devices, in one axis, that divide the examples among them; None for one device.
 
     Returns:
-      A pure function (params, images, labels) -> Evaluation, to be compiled.
+      A pure function (variables, images, labels) -> Evaluation, to be compiled; variables as in
+      `TrainState`.
     """
     scale = objective.scales(train_batch_size)
 
@@ -60,36 +61,36 @@ def make_evaluate(
 
         return jax.vmap(loss_of_one)(output, images, labels)
 
-    def one_batch(params, batch):
+    def one_batch(variables, batch):
         images, labels = batch
         images = to_float(images)
-        output = model.apply({"params": params}, images)._replace(intermediates={})
+        output = model.apply(variables, images)._replace(intermediates={})
         parts = {name: scale[name] * part for name, part in losses(output, images, labels).items()}
-        scores = {"loss": objective.total(parts), **parts}
-        return {**scores, "correct": is_correct(output.lengths, labels)}, output.lengths
+        correct = is_correct(output.scores, labels)
+        return {"loss": objective.total(parts), **parts, "correct": correct}, output.scores
 
-    def each_example(params, images, labels):
+    def each_example(variables, images, labels):
         count = len(labels)
         size = min(batch_size, count)
         values = lax.map(
-            lambda batch: one_batch(params, batch), (split(images, size), split(labels, size))
+            lambda batch: one_batch(variables, batch), (split(images, size), split(labels, size))
         )
         return jax.tree.map(lambda x: join(x, count), values)
 
-    def each_example_on_devices(params, images, labels):
+    def each_example_on_devices(variables, images, labels):
         (axis,) = mesh.axis_names
         device, size = lax.axis_index(axis), -(-len(labels) // mesh.size)
         # Devices for which nothing is left repeat the last share; that is cut off too.
-        values = each_example(params, split(images, size)[device], split(labels, size)[device])
+        values = each_example(variables, split(images, size)[device], split(labels, size)[device])
         return jax.tree.map(lambda x: join(lax.all_gather(x, axis), len(labels)), values)
 
     several = mesh is not None and mesh.size > 1
 
-    def evaluate(params, images, labels):
+    def evaluate(variables, images, labels):
         # Whatever was padded is cut off before anything is summed.
         of_each = each_example_on_devices if several else each_example
-        per_example, lengths = of_each(params, images, labels)
+        per_example, scores = of_each(variables, images, labels)
         totals = {name: jnp.sum(values) for name, values in per_example.items()}
-        return Evaluation(Sums(totals, jnp.array(float(len(labels)))), lengths)
+        return Evaluation(Sums(totals, jnp.array(float(len(labels)))), scores)
 
     return on_every_device(evaluate, mesh) if several else evaluate

@@ -1,4 +1,4 @@
-"""What training makes small: margin loss and reconstruction loss, weighted."""
+"""What training makes small: a weighted sum of losses."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,46 +7,44 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from capsjax.losses import margin_loss, reconstruction_loss
-from capsjax.models import CapsNetOutput
+from capsjax.losses import cross_entropy_loss, margin_loss, reconstruction_loss
+from capsjax.models import Output
+from capsjax.registry import look_up
 
 
 class Objective(NamedTuple):
-    """The settings of the loss: sub-dicts of a config. Numbers may be traced values.
+    """Losses and their weights. Numbers may be traced values.
 
     Attributes:
-      margin_loss: settings of `margin_loss`.
-      reconstruction_loss: settings of `reconstruction_loss`.
-      loss_weights: weights "margin" and "reconstruction".
+      losses: by name, the settings of each: a sub-dict of a config.
+      weights: by name, the weight of each.
     """
 
-    margin_loss: Mapping[str, Any]
-    reconstruction_loss: Mapping[str, Any]
-    loss_weights: Mapping[str, Any]
+    losses: Mapping[str, Mapping[str, Any]]
+    weights: Mapping[str, Any]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the losses, in alphabetical order."""
+        return tuple(sorted(self.losses))
 
     def parts(
-        self,
-        output: CapsNetOutput,
-        images: Float[Array, "n h w c"],
-        labels: Int[Array, "n"],
+        self, output: Output, images: Float[Array, "n h w c"], labels: Int[Array, "n"]
     ) -> dict[str, Float[Array, ""]]:
-        """The unweighted parts of the loss of a batch: "margin" and "reconstruction".
+        """By name, the unweighted losses of a batch; "reconstruction" is 0 without a decoder.
 
-        The latter is zero for a network without a decoder.
+        Raises:
+          ValueError: for an unknown loss (the nearest one is named).
         """
-        onehot = jax.nn.one_hot(labels, output.lengths.shape[-1])
-        margin = margin_loss(output.lengths, onehot, **self.margin_loss)
-        if output.reconstruction is None:
-            reconstruction = jnp.zeros(())
-        else:
-            reconstruction = reconstruction_loss(
-                output.reconstruction, images, **self.reconstruction_loss
-            )
-        return {"margin": margin, "reconstruction": reconstruction}
+        onehot = jax.nn.one_hot(labels, output.scores.shape[-1])
+        return {
+            name: look_up(LOSSES, name, "loss")(output, images, onehot, **self.losses[name])
+            for name in self.names
+        }
 
     def total(self, parts: Mapping[str, Array]) -> Array:
         """The weighted sum of the parts, scalars or one number for each example."""
-        return sum(self.loss_weights[name] * part for name, part in parts.items())
+        return sum(self.weights[name] * part for name, part in parts.items())
 
     def scales(self, count: int) -> dict[str, int]:
         """What makes the parts of the loss of a whole batch from those of its equal pieces.
@@ -54,8 +52,29 @@ class Objective(NamedTuple):
         The mean over `count` pieces, times this: `count` where the loss is a sum over the batch
         ("batch_sum"), 1 where it is a mean.
         """
-        settings = {"margin": self.margin_loss, "reconstruction": self.reconstruction_loss}
         return {
-            name: count if each["reduction"] == "batch_sum" else 1
-            for name, each in settings.items()
+            name: count if settings.get("reduction") == "batch_sum" else 1
+            for name, settings in self.losses.items()
         }
+
+
+def _margin(output: Output, images: Array, onehot: Array, **settings) -> Float[Array, ""]:
+    return margin_loss(output.scores, onehot, **settings)
+
+
+def _reconstruction(output: Output, images: Array, onehot: Array, **settings) -> Float[Array, ""]:
+    if output.reconstruction is None:
+        return jnp.zeros(())
+    return reconstruction_loss(output.reconstruction, images, **settings)
+
+
+def _cross_entropy(output: Output, images: Array, onehot: Array) -> Float[Array, ""]:
+    return cross_entropy_loss(output.scores, onehot)
+
+
+# What a name in `loss_weights` of a config means.
+LOSSES = {
+    "cross_entropy": _cross_entropy,
+    "margin": _margin,
+    "reconstruction": _reconstruction,
+}

@@ -1,9 +1,12 @@
-"""Adam and its learning rate over time, from optax."""
+"""Adam, from optax, and its learning rate over time."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from capsjax.registry import look_up
 
@@ -60,7 +63,62 @@ def make_schedule(
 
 
 def make_optimizer(
-    schedule: optax.Schedule, *, b1: float, b2: float, eps: float
+    schedule: optax.Schedule,
+    steps_per_epoch: int,
+    *,
+    b1: float,
+    b2: float,
+    eps: float,
+    fresh_epochs: Sequence[int] = (),
 ) -> optax.GradientTransformation:
-    """Adam with that learning rate."""
-    return optax.adam(schedule, b1=b1, b2=b2, eps=eps)
+    """Adam with that learning rate.
+
+    Args:
+      schedule: the learning rate over steps.
+      steps_per_epoch: number of steps of an epoch.
+      b1, b2, eps: Adam's own.
+      fresh_epochs: epochs that begin with a new Adam, which knows nothing of earlier gradients.
+        The learning rate goes on.
+
+    Raises:
+      ValueError: for fresh_epochs that do not rise, or begin below 1.
+    """
+    if not fresh_epochs:
+        return optax.adam(schedule, b1=b1, b2=b2, eps=eps)
+    if sorted({max(epoch, 1) for epoch in fresh_epochs}) != list(fresh_epochs):
+        raise ValueError(
+            f"optimizer.fresh_epochs are rising numbers from 1 on, not {tuple(fresh_epochs)}"
+        )
+    first_steps = jnp.array(fresh_epochs) * steps_per_epoch
+    return optax.chain(
+        _renewed(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), first_steps),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+class RenewedState(NamedTuple):
+    """Attributes:
+    step: number of steps done.
+    inner: state of the transformation that is renewed.
+    """
+
+    step: Int[Array, ""]
+    inner: optax.OptState
+
+
+def _renewed(
+    inner: optax.GradientTransformation, first_steps: Int[Array, "k"]
+) -> optax.GradientTransformation:
+    """The transformation, whose state is a new one at each of those steps."""
+
+    def init(params):
+        return RenewedState(jnp.zeros((), jnp.int32), inner.init(params))
+
+    def update(updates, state, params=None):
+        renew: Bool[Array, ""] = (state.step == first_steps).any()
+        new = inner.init(updates)
+        begun = jax.tree.map(lambda x, y: jnp.where(renew, x, y), new, state.inner)
+        updates, begun = inner.update(updates, begun, params)
+        return updates, RenewedState(state.step + 1, begun)
+
+    return optax.GradientTransformation(init, update)

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from capsjax.registry import look_up
 from capsjax.training.build import build, build_evaluate, build_train_steps
-from capsjax.training.steps import TrainState, init_state
+from capsjax.training.steps import TrainState
 
 # Fields of a config that may be data of a compiled program, and their types there.
 NUMBERS = {
@@ -30,6 +30,7 @@ NUMBERS = {
     "margin_loss.m_minus": np.float32,
     "margin_loss.down_weight": np.float32,
     "model.routing.num_iterations": np.int32,
+    "model.pool.temperature": np.float32,
 }
 
 
@@ -78,6 +79,7 @@ def numbers_of(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     stacked = {
         name: np.array([fields[name] for fields in members], dtype)
         for name, dtype in NUMBERS.items()
+        if name in members[0]
     }
     return {
         name: values
@@ -133,14 +135,14 @@ class Population:
 
         return self._steps_over_members(of_member)(numbers, states, num_steps)
 
-    def evaluate(self, numbers: Numbers, params: dict, images: Array, labels: Array):
+    def evaluate(self, numbers: Numbers, variables: dict, images: Array, labels: Array):
         """The `Evaluation` of each member, on the same images."""
 
-        def of_member(numbers, params):
+        def of_member(numbers, variables):
             member = self._member(numbers)
-            return build_evaluate(member, build(member, *self._sizes))(params, images, labels)
+            return build_evaluate(member, build(member, *self._sizes))(variables, images, labels)
 
-        return self._over_members(of_member)(numbers, params)
+        return self._over_members(of_member)(numbers, variables)
 
     def learning_rates(self, numbers: Numbers, step: int) -> Array:
         """The learning rate of each member at a step."""
@@ -213,13 +215,13 @@ def choose_form() -> str:
 def init_member(config: ConfigDict, sizes: Sizes) -> Callable[[Array], TrainState]:
     """The state of a member before its first step, as a function of its seed, to be compiled."""
     built = build(config, *sizes)
-    return lambda seed: init_state(built.model, built.optimizer, seed)
+    return built.init_state
 
 
-def keep_better(better: Bool[Array, "members"], params: dict, best: dict) -> dict:
-    """Of each member the new parameters where they are better, else the best so far."""
+def keep_better(better: Bool[Array, "members"], variables: dict, best: dict) -> dict:
+    """Of each member the new variables where they are better, else the best so far."""
 
     def choose(new, old):
         return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
-    return jax.tree.map(choose, params, best)
+    return jax.tree.map(choose, variables, best)

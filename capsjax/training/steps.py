@@ -25,8 +25,6 @@ from capsjax.notation import PRNGKey
 from capsjax.training.division import check_divides, mean_over_devices, on_every_device, share
 from capsjax.training.objective import Objective
 
-METRICS = ("loss", "margin", "reconstruction", "correct", "gradient_norm")
-
 
 class TrainState(NamedTuple):
     """All that training changes, and all that a checkpoint holds.
@@ -36,12 +34,20 @@ class TrainState(NamedTuple):
       params: of the model.
       opt_state: of the optimizer.
       window: metrics summed since they were last written out.
+      statistics: what the model has learned without gradients, by Flax collection: "batch_stats"
+        of batch norm. Empty for a capsule network.
     """
 
     step: Int[Array, ""]
     params: dict
     opt_state: optax.OptState
     window: Sums
+    statistics: dict
+
+    @property
+    def variables(self) -> dict:
+        """All that the model needs to be applied."""
+        return {"params": self.params, **self.statistics}
 
 
 class Health(NamedTuple):
@@ -49,35 +55,50 @@ class Health(NamedTuple):
 
     Attributes:
       finite: whether loss and gradient were finite.
-      loss, margin, reconstruction: of the batch.
+      loss: of the batch.
+      parts: the losses that it is the weighted sum of, by name.
       gradient_norm, parameter_norm: of all gradients, and of all parameters before the step.
     """
 
     finite: Array
     loss: Float[Array, ""]
-    margin: Float[Array, ""]
-    reconstruction: Float[Array, ""]
+    parts: dict[str, Float[Array, ""]]
     gradient_norm: Float[Array, ""]
     parameter_norm: Float[Array, ""]
 
     def shown(self) -> dict[str, str]:
         """The numbers as text, by name."""
-        fields = self._asdict()
-        del fields["finite"]
-        return {name: f"{float(value):.6g}" for name, value in fields.items()}
+        numbers = {
+            "loss": self.loss,
+            **self.parts,
+            "gradient_norm": self.gradient_norm,
+            "parameter_norm": self.parameter_norm,
+        }
+        return {name: f"{float(value):.6g}" for name, value in numbers.items()}
 
 
 TrainSteps = Callable[[TrainState, UInt8[Array, "N h w c"], Int[Array, "N"], int], tuple]
 
 
 def init_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, seed: int | Array
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    seed: int | Array,
 ) -> TrainState:
     """The state before the first step, a pure function of the seed."""
     key = _stream(seed, "parameters")
     images = jnp.zeros((1, *model.image_shape))
-    params = model.init(key, images, jnp.zeros((1,), jnp.int32))["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), zero_sums(METRICS))
+    statistics = dict(model.init(key, images, jnp.zeros((1,), jnp.int32)))
+    params = statistics.pop("params")
+    metrics = ("loss", *objective.names, "correct", "gradient_norm")
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        window=zero_sums(metrics),
+        statistics=statistics,
+    )
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -125,42 +146,52 @@ def make_train_steps(
     several = mesh is not None and mesh.size > 1
     if several:
         check_divides(batch_size, mesh)
+        model = _over_devices(model, mesh)
     order_key, shift_key = _stream(seed, "order"), _stream(seed, "augmentation")
+    dropout_key = _stream(seed, "dropout")
 
-    def loss_of(params, images, labels):
-        output = model.apply({"params": params}, images, labels)
+    def loss_of(params, statistics, images, labels, keys):
+        output, statistics = model.apply(
+            {"params": params, **statistics}, images, labels, keys, mutable=list(statistics)
+        )
         parts = objective.parts(output, images, labels)
         if several:
             scales = objective.scales(mesh.size)
             parts = {name: scales[name] * part for name, part in parts.items()}
-        return objective.total(parts), (parts, jnp.mean(is_correct(output.lengths, labels)))
+        accuracy = jnp.mean(is_correct(output.scores, labels))
+        return objective.total(parts), (parts, accuracy, statistics)
 
-    def gradient_of(params, images, labels):
+    def gradient_of(params, statistics, *batch):
         if several:
-            images, labels = share(images, mesh), share(labels, mesh)
-        of_share = jax.value_and_grad(loss_of, has_aux=True)(params, images, labels)
+            batch = [share(array, mesh) for array in batch]
+        of_share = jax.value_and_grad(loss_of, has_aux=True)(params, statistics, *batch)
         return mean_over_devices(of_share, mesh) if several else of_share
 
     def one_step(state: TrainState, images: Array, labels: Array) -> tuple[TrainState, Health]:
         images = to_float(
             shift_images(jax.random.fold_in(shift_key, state.step), images, max_shift)
         )
-        (loss, (parts, accuracy)), gradient = gradient_of(state.params, images, labels)
+        # One key for each image: a mask does not depend on which device has the image.
+        keys = jax.random.split(jax.random.fold_in(dropout_key, state.step), batch_size)
+        (loss, (parts, accuracy, statistics)), gradient = gradient_of(
+            state.params, state.statistics, images, labels, keys
+        )
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         norm = optax.tree.norm(gradient)
         means = {"loss": loss, **parts, "correct": accuracy, "gradient_norm": norm}
         health = Health(
             finite=jnp.isfinite(loss) & jnp.isfinite(norm),
             loss=loss,
+            parts=parts,
             gradient_norm=norm,
             parameter_norm=optax.tree.norm(state.params),
-            **parts,
         )
         state = TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             opt_state=opt_state,
             window=add_means(state.window, means, batch_size),
+            statistics=statistics,
         )
         return state, health
 
@@ -181,12 +212,20 @@ def make_train_steps(
             return one_step(state, images[batch], labels[batch])
 
         zero = jnp.zeros(())
-        return lax.while_loop(go_on, next_step, (state, Health(jnp.array(True), *[zero] * 5)))
+        parts = dict.fromkeys(objective.names, zero)
+        unharmed = Health(jnp.array(True), zero, parts, zero, zero)
+        return lax.while_loop(go_on, next_step, (state, unharmed))
 
     return on_every_device(train_steps, mesh) if several else train_steps
 
 
+def _over_devices(model: nn.Module, mesh: Mesh) -> nn.Module:
+    """The model whose batch norm, if it has any, sees the whole batch."""
+    (axis,) = mesh.axis_names
+    return model.clone(batch_axis=axis) if hasattr(model, "batch_axis") else model
+
+
 def _stream(seed: int | Array, purpose: str) -> PRNGKey:
     """Independent random numbers for each purpose, from one seed."""
-    purposes = ("parameters", "order", "augmentation")
+    purposes = ("parameters", "order", "augmentation", "dropout")
     return jax.random.fold_in(jax.random.key(seed), purposes.index(purpose))

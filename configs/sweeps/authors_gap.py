@@ -9,7 +9,8 @@ reconstruction 20 times heavier), the gradient through all rounds, and the divis
 capsules by 32 with biases of 0.1. ":small" is the small network for two epochs and three seeds.
 """
 
-from capsjax.config import PRESETS, make_config
+from capsjax.config import make_config
+from capsjax.config.capsnet import PRESETS
 from capsjax.sweeps import is_small, make_sweep
 
 

@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from benchmarking.timing import Prepared, Skipped, first_call
 from capsjax.config import make_config
 from capsjax.data.augment import to_float
-from capsjax.training import init_state
 from capsjax.training.build import build, build_evaluate, build_train_steps
 
 NUM_CLASSES = 10
@@ -64,7 +63,7 @@ class States:
     def take(self, built, key: Any):
         """The state under that key; made at the first time."""
         if key not in self._states:
-            self._states[key] = jax.jit(lambda: init_state(built.model, built.optimizer, 0))()
+            self._states[key] = jax.jit(lambda: built.init_state(0))()
         return self._states.pop(key)
 
     def __len__(self) -> int:
@@ -92,7 +91,7 @@ def prepare_training(
     compiled, facts = compile_training(config, built, *data, matmul_precision)
     check_memory(facts, most_bytes)
     # Two forms of a network share a state as long as their parameters have the same shapes.
-    like = jax.eval_shape(lambda: init_state(built.model, built.optimizer, 0))
+    like = jax.eval_shape(lambda: built.init_state(0))
     key = str(jax.tree.map(lambda x: (x.shape, x.dtype), like))
     states.put(key, states.take(built, key))  # made before the first call is timed
 
@@ -110,7 +109,7 @@ def prepare_training(
 def compile_training(config, built, images, labels, matmul_precision=None):
     """The compiled training steps of a config, and their facts."""
     train_steps = build_train_steps(config, built)
-    like = jax.eval_shape(lambda: init_state(built.model, built.optimizer, 0))
+    like = jax.eval_shape(lambda: built.init_state(0))
     arguments = (like, images, labels, np.int32(1))
     return compile_with_facts(jax.jit(train_steps, donate_argnums=0), arguments, matmul_precision)
 
@@ -124,13 +123,13 @@ def prepare_inference(
     """Lengths, and the reconstruction from the longest capsule, a batch in each call."""
     images, labels = random_data(image_shape, examples_for(batch_size))
     built = build(config, image_shape, NUM_CLASSES, len(labels))
-    params = jax.jit(lambda: init_state(built.model, built.optimizer, 0).params)()
+    variables = jax.jit(lambda: built.init_state(0).variables)()
 
-    def forward(params, images):
-        output = built.model.apply({"params": params}, to_float(images))
+    def forward(variables, images):
+        output = built.model.apply(variables, to_float(images))
         return output.lengths, output.reconstruction
 
-    arguments = (params, images[:batch_size])
+    arguments = (variables, images[:batch_size])
     compiled, facts = compile_with_facts(jax.jit(forward), arguments, matmul_precision)
     run = calls_of(lambda: compiled(*arguments))
     return Prepared(run, first_call(run), facts)
@@ -145,9 +144,9 @@ def prepare_evaluation(
     """One evaluation of that many images, in one call."""
     images, labels = random_data(image_shape, count)
     built = build(config, image_shape, NUM_CLASSES, count)
-    params = jax.jit(lambda: init_state(built.model, built.optimizer, 0).params)()
+    variables = jax.jit(lambda: built.init_state(0).variables)()
     evaluate = build_evaluate(config, built)
-    arguments = (params, images, labels)
+    arguments = (variables, images, labels)
     compiled, facts = compile_with_facts(jax.jit(evaluate), arguments, matmul_precision)
     run = calls_of(lambda: compiled(*arguments))
     return Prepared(run, first_call(run), facts)

@@ -122,7 +122,7 @@ class Members:
         return jitted.lower(*of_members, *of_all).compile()
 
     def compile_evaluate(self):
-        """The program (numbers, params, images, labels) -> sums, see `Evaluation`."""
+        """The program (numbers, variables, images, labels) -> sums, see `Evaluation`."""
 
         def sums(*arguments):
             return self._population.evaluate(*arguments).sums

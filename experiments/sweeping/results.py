@@ -21,7 +21,7 @@ class Outcome(NamedTuple):
     Attributes:
       total: steps of each.
       states: after the last step, on the host.
-      best: parameters of the lowest validation loss, on the host; None where the last ones count.
+      best: variables of the lowest validation loss, on the host; None where the last ones count.
       notes: what the population's checkpoints note of its members.
       test, validation: results of the chosen parameters, by member; validation may be None.
     """
@@ -50,7 +50,7 @@ def write_results(workdir: Path, members: Members, index: int, outcome: Outcome)
         "selected_step": outcome.selected_step(index),
         "steps": outcome.total,
         "epochs": trial.config.train.epochs,
-        "num_parameters": sum(x[index].size for x in jax.tree.leaves(outcome.states.params)),
+        "num_parameters": sum(x[index].size for x in jax.tree.leaves(outcome.states.variables)),
         "num_training_examples": len(training),
         "test": outcome.test[index],
         "validation": outcome.validation[index] if outcome.validation else None,
@@ -73,8 +73,9 @@ def _keep_parameters(folder: Path, members: Members, index: int, outcome: Outcom
     last = jax.tree.map(lambda x: x[index], outcome.states)
     loss, selected = outcome.notes["best_losses"][index], outcome.selected_step(index)
     if selected < outcome.total:
-        params = jax.tree.map(lambda x: x[index], outcome.best)
-        chosen = last._replace(step=np.int32(selected), params=params)
+        statistics = jax.tree.map(lambda x: x[index], outcome.best)
+        params = statistics.pop("params")
+        chosen = last._replace(step=np.int32(selected), params=params, statistics=statistics)
         checkpoints.save(selected, chosen, notes, loss)
         checkpoints.save(outcome.total, last, notes)
     else:

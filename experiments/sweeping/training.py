@@ -18,7 +18,7 @@ from capsjax import devices
 from capsjax.checkpoint import CheckpointError, Checkpoints, Restored
 from capsjax.data import Arrays, load_part
 from capsjax.interrupt import Interrupt
-from capsjax.metrics import Sums, means_of, results_of
+from capsjax.metrics import means_of, results_of
 from capsjax.training import steps_per_epoch
 from capsjax.training.population import keep_better
 from capsjax.training.steps import Health
@@ -110,7 +110,9 @@ class PopulationRun:
         if restored is None:
             self._states = self._members.init()
             # A copy, because the states are donated to the next step.
-            self._best = jax.tree.map(jnp.copy, self._states.params) if self._keeps_best else None
+            self._best = (
+                jax.tree.map(jnp.copy, self._states.variables) if self._keeps_best else None
+            )
             notes = {
                 "num_rows": self._members.num_rows,
                 "failures": [None] * count,
@@ -154,7 +156,7 @@ class PopulationRun:
         num_rows = self._checkpoints.notes()["num_rows"]
         like = {"states": self._members.like(num_rows)}
         if self._keeps_best:
-            like["best"] = like["states"].params
+            like["best"] = like["states"].variables
         if num_rows == self._members.num_rows:
             return self._checkpoints.restore_last_whole(like)
         everywhere = devices.everywhere(self._members.mesh)
@@ -200,7 +202,7 @@ class PopulationRun:
         for index in np.flatnonzero(took_part):
             self._notes["train_seconds"][index] += seconds / took_part.sum()
             if not healths.finite[index]:
-                self._give_up(index, Health(*(numbers[index] for numbers in healths)))
+                self._give_up(index, _of_member(healths, index))
         self._step += count
         self._log_seconds += seconds
         self._progress.count(count * int(took_part.sum()), seconds)
@@ -240,7 +242,7 @@ class PopulationRun:
         validation = self._members.data.validation
         if validation is None:
             return
-        results = self._results(self._states.params, validation)
+        results = self._results(self._states.variables, validation)
         better = np.zeros(len(results), bool)
         for index in np.flatnonzero(self._alive):
             loss, best = results[index]["loss"], self._notes["best_losses"][index]
@@ -252,12 +254,12 @@ class PopulationRun:
             self._progress.result(self._members.trials[index].id, results[index]["error"])
         if self._keeps_best:
             mask = self._members.place(self._members.fill(better, False))
-            self._best = self._keep_better(mask, self._states.params, self._best)
+            self._best = self._keep_better(mask, self._states.variables, self._best)
 
-    def _results(self, params: dict, part: Arrays) -> list[dict[str, float]]:
+    def _results(self, variables: dict, part: Arrays) -> list[dict[str, float]]:
         """Metrics of each trial on a part of the data."""
         images, labels = devices.replicate((part.images, part.labels), self._members.mesh)
-        sums = devices.to_host(self._evaluate(self._numbers, params, images, labels))
+        sums = devices.to_host(self._evaluate(self._numbers, variables, images, labels))
         count = len(self._members.trials)
         return [results_of(_of_member(sums, index)) for index in range(count)]
 
@@ -270,15 +272,15 @@ class PopulationRun:
     def _finish(self) -> None:
         """Results of the test set, read once, and what they are results of."""
         if self._alive.any():
-            params = self._best if self._keeps_best else self._states.params
+            variables = self._best if self._keeps_best else self._states.variables
             data, validation = self._config.data, self._members.data.validation
             test = load_part(data.name, "test", dir=data.dir, file=data.file)
             outcome = Outcome(
                 self._total,
                 *devices.to_host((self._states, self._best)),
                 self._notes,
-                self._results(params, test),
-                self._results(params, validation) if validation else None,
+                self._results(variables, test),
+                self._results(variables, validation) if validation else None,
             )
             for index in np.flatnonzero(self._alive):
                 write_results(self._workdir, self._members, index, outcome)
@@ -286,5 +288,5 @@ class PopulationRun:
         devices.on_primary(lambda: shutil.rmtree(self._folder / "checkpoints", ignore_errors=True))
 
 
-def _of_member(sums: Sums, index: int) -> Sums:
-    return Sums({name: total[index] for name, total in sums.totals.items()}, sums.count[index])
+def _of_member(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)

@@ -1,76 +1,16 @@
-"""The fields of every config, with the paper's values, and the published variants as presets.
+"""CapsNet: the paper's values, and the published variants as presets."""
 
-`make_config("authors")` starts from the paper's values and changes what the column `authors`
-of the table of variants changes; ",small" after a preset shrinks the network. Files in
-`configs/` start here. Each sub-dict is named after the function or class that it feeds.
-"""
-
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from capsjax.registry import look_up
+from capsjax.config.training import add_training_fields
 
 
-def make_config(preset: str = "paper") -> ConfigDict:
-    """A config with all fields, at the values of a preset.
-
-    Args:
-      preset: a name of `PRESETS`, alone or followed by ",small".
-
-    Raises:
-      ValueError: for an unknown preset (the nearest one is named).
-
-    >>> make_config("keras,small").model.primary_caps.types
-    8
-    """
-    name, *variants = preset.split(",")
-    config = _paper()
-    config.update_from_flattened_dict(look_up(PRESETS, name, "preset"))
-    for variant in variants:
-        config.update_from_flattened_dict(look_up(VARIANTS, variant, "variant of a preset"))
-    return config
-
-
-def load_config(path: Path, *argument: str) -> ConfigDict:
-    """The config of a file in configs/, for another one to start from.
-
-    Args:
-      path: of the file.
-      *argument: what stands after the colon on a command line, if anything.
-    """
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*argument)
-
-
-def _paper() -> ConfigDict:
+def make_paper() -> ConfigDict:
+    """The paper's CapsNet: model, losses and all fields of training."""
     config = ConfigDict()
-    # Name of the run in file names and titles.
-    config.name = "capsnet"
-    # Of parameters, order of the data and augmentation.
-    config.seed = 0
-
-    data = config.data = ConfigDict()
-    # "digits", "npz", or an image-classification set of TFDS.
-    data.name = "mnist"
-    # TFDS's directory; empty for $TFDS_DATA_DIR, else TFDS's default.
-    data.dir = ""
-    # The .npz file, with name "npz".
-    data.file = ""
-    # Training examples to use, after the split; 0 for all.
-    data.train_size = 0
-    # Training examples held out for validation.
-    data.validation_size = 5000
-    # Of the shuffle that holds them out; independent of `seed`.
-    data.split_seed = 0
-
-    augment = config.augment = ConfigDict()
-    # Largest shift in pixels, rows and columns alike, zero fill.
-    augment.max_shift = 2
+    add_training_fields(config)
 
     model = config.model = ConfigDict()
     # A name of `capsjax.models.MODELS`.
@@ -173,64 +113,6 @@ def _paper() -> ConfigDict:
     loss_weights.margin = 1.0
     # Weight of the reconstruction loss; goes with its reduction.
     loss_weights.reconstruction = 0.0005
-
-    schedule = config.schedule = ConfigDict()
-    # "constant", "exponential" or "staged".
-    schedule.name = "exponential"
-    # At the start.
-    schedule.learning_rate = 1e-3
-    # Exponential: the rate is multiplied by this ...
-    schedule.decay_rate = 0.96
-    # ... each so many ...
-    schedule.decay_every = 2000
-    # ... of these: "step" or "epoch",
-    schedule.decay_unit = "step"
-    # in a staircase (True) or smoothly (False),
-    schedule.staircase = False
-    # and never below this.
-    schedule.floor = 0.0
-    # Staged: the factor on learning_rate in each stage.
-    schedule.stage_factors = (1.0, 0.1, 0.01)
-    # Staged: the epochs at which all but the last stage end.
-    schedule.stage_ends = (15, 30)
-
-    optimizer = config.optimizer = ConfigDict()
-    # Adam's decay of the mean of gradients.
-    optimizer.b1 = 0.9
-    # Adam's decay of the mean of their squares.
-    optimizer.b2 = 0.999
-    # Adam's small number.
-    optimizer.eps = 1e-8
-
-    train = config.train = ConfigDict()
-    # Passes over the training examples. Not stated in the paper.
-    train.epochs = 50
-    # Images of a step.
-    train.batch_size = 128
-
-    evaluate = config.evaluate = ConfigDict()
-    # Images at once, on each device; no effect on the result.
-    evaluate.batch_size = 100
-
-    # Which parameters the test set sees, once, at the end: those of the "last" step, or the
-    # "best" by validation loss.
-    config.selection = "last"
-
-    checkpoint = config.checkpoint = ConfigDict()
-    # How many to keep, besides the best one.
-    checkpoint.keep = 2
-    # Also in mid-epoch, each so many steps; 0 for never. (And always when interrupted.)
-    checkpoint.every_steps = 0
-    # Also in mid-epoch, each so many minutes; 0 for never.
-    checkpoint.every_minutes = 5.0
-    # At the end of each so many epochs, the last, and each that is the best so far.
-    checkpoint.every_epochs = 1
-
-    log = config.log = ConfigDict()
-    # Steps between two lines of metrics of training.
-    log.every_steps = 50
-    # Whether to write for TensorBoard too.
-    log.tensorboard = True
     return config
 
 
@@ -310,7 +192,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    # About a thirtieth of the work: a minute an epoch of MNIST on two cores.
-    "small": {"model.conv.features": 64, "model.primary_caps.types": 8},
-}
+# About a thirtieth of the work: a minute an epoch of MNIST on two cores.
+SMALL = {"model.conv.features": 64, "model.primary_caps.types": 8}
+
+VARIANTS = {preset: {"small": SMALL} for preset in PRESETS}
