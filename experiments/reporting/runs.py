@@ -1,0 +1,120 @@
+"""Single runs as rows of a table, read from the files that they left behind."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarking.tables import table
+
+from capsjax.files import read_json
+from capsjax.workdir import flatten, read_config, read_summary
+from capsjax.writers import read_metrics
+from reporting import wording
+from reporting.documents import DOCUMENTS
+
+# Flags that say where things are, which is not what was run.
+PLACES = ("--workdir", "--config.data.dir", "--config.data.file")
+
+HEADER = (
+    "run",
+    "epochs",
+    "seeds",
+    "accuracy, %",
+    "errors of each seed",
+    "document, %",
+    "parameters",
+    "tested",
+    "training of a run",
+    "hardware",
+)
+
+
+class Run(NamedTuple):
+    """Attributes:
+    fields: its config, flat.
+    starts: env.json, one entry for each start.
+    summary: its results; None if it is not finished.
+    epochs: how many are done.
+    """
+
+    fields: dict[str, Any]
+    starts: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+    epochs: float
+
+    @property
+    def without_seed(self) -> str:
+        """Equal for runs that differ in their seed alone."""
+        same = {name: value for name, value in self.fields.items() if name != "seed"}
+        return repr(sorted(same.items()))
+
+    @property
+    def command(self) -> str:
+        """What was called, without the seed and without where things are."""
+        hidden = (*PLACES, "--config.seed")
+        words = self.starts[0]["command"]
+        script = Path(words[0]).name
+        kept = [word for word in words[1:] if word.partition("=")[0] not in hidden]
+        return f"`{' '.join([script, *kept])}`"
+
+
+def read_run(workdir: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+      WorkdirError: if there is none.
+    """
+    fields = flatten(read_config(workdir).to_dict())
+    fields.pop("data.dir"), fields.pop("data.file")
+    records = read_metrics(workdir)
+    epochs = records[-1]["epoch"] if records else 0.0
+    return Run(fields, read_json(workdir / "env.json"), read_summary(workdir), epochs)
+
+
+def runs_table(runs: Sequence[Run]) -> str:
+    """A Markdown table: runs that differ in their seed alone share a row."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.without_seed, []).append(run)
+    return table(HEADER, [_row(group) for group in groups.values()])
+
+
+def _row(runs: Sequence[Run]) -> list[str]:
+    first, results = runs[0], [run.summary for run in runs if run.summary]
+    document = DOCUMENTS.get(first.fields["name"])
+    return [
+        first.command,
+        _epochs(runs),
+        ", ".join(str(run.fields["seed"]) for run in runs),
+        _accuracy([100 * each["test"]["accuracy"] for each in results]),
+        ", ".join(str(each["test"]["num_errors"]) for each in results) or "-",
+        f"{document.accuracy:.2f} ({document.how})" if document else "-",
+        f"{results[0]['num_parameters']:,}" if results else "-",
+        first.fields["selection"],
+        _time([each["train_seconds"] for each in results]),
+        ", ".join(dict.fromkeys(_hardware(start) for run in runs for start in run.starts)),
+    ]
+
+
+def _epochs(runs: Sequence[Run]) -> str:
+    planned = runs[0].fields["train.epochs"]
+    missing = [f"{run.epochs:.1f}" for run in runs if run.summary is None]
+    return f"{planned} (not finished: at {', '.join(missing)})" if missing else str(planned)
+
+
+def _accuracy(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    mean = f"{statistics.mean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
+
+
+def _time(seconds: Sequence[float]) -> str:
+    return wording.duration(statistics.mean(seconds)) if seconds else "-"
+
+
+def _hardware(start: dict[str, Any]) -> str:
+    if start["backend"] != "cpu":
+        return f"{start['device_count']} x {start['device']}"
+    return f"{start['processor']}, {wording.plural(start['cpu_count'], 'core')}"
