@@ -11,7 +11,6 @@ from capsjax.config import make_config
 
 
 def get_config(pooling: str = "capsule"):
-    variant = "" if pooling == "capsule" else f",{pooling}"
-    config = make_config(f"capsule_pooling{variant}")
+    config = make_config(f"capsule_pooling,{pooling}")
     config.name = f"pooling-{pooling}"
     return config.lock()

@@ -112,7 +112,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
-    "capsule_pooling": {pooling: {"model.pool.pooling": pooling} for pooling in ("max", "average")},
+    "capsule_pooling": {
+        pooling: {"model.pool.pooling": pooling} for pooling in ("capsule", "max", "average")
+    },
     # A quarter of the channels and widths: about as many parameters as the small CapsNet.
     "cnn": {"small": {"model.conv.features": (64, 64, 32), "model.dense.features": (82, 48)}},
 }
