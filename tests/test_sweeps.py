@@ -142,11 +142,13 @@ def test_the_authors_corner_of_the_gap_is_their_preset_where_it_matters():
     last = flatten(trials_of(sweep)[-1].config.to_dict())
     authors = flatten(make_config("authors").to_dict())
     assert {name for name in last if last[name] != authors[name]} == {
-        # Names, seeds and length differ by nature; the rest is initial values that are no part of
-        # the three things that are compared, a floor that 50 epochs do not reach, and logging.
+        # Names, seeds, length and validation differ by nature; the rest is initial values that are
+        # no part of the three things that are compared, a floor that 50 epochs do not reach, and
+        # logging.
         "name",
         "seed",
         "train.epochs",
+        "data.validation_size",
         "log.tensorboard",
         "schedule.floor",
         "model.conv.kernel_init",

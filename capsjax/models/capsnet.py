@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from capsjax.compute import Compute
@@ -30,7 +31,7 @@ class CapsNetOutput(NamedTuple):
     intermediates: dict[str, Array]
 
     @property
-    def scores(self) -> Float[Array, "n j"]:
+    def scores(self) -> Float[Array | np.ndarray, "n j"]:
         """What the classes are told by: the lengths."""
         return self.lengths
 
