@@ -64,11 +64,11 @@ def draw(
     title = f"{predictor.config.name}, step {predictor.step}"
     if records:
         yield "curves", figures.training_curves(records, f"Training of {title}")
-    if predictor.config.model.name != "capsnet":
-        return
     few = test.take(_some_of_each_class(test.labels, count))
     output = predictor.forward(few.images)
-    predictions = np.asarray(output.lengths).argmax(axis=-1)
+    if "c" not in output.intermediates:
+        return
+    predictions = np.asarray(output.scores).argmax(axis=-1)
     shown = few.images / 255.0
     fewer = slice(0, 6)
     yield (

@@ -10,50 +10,27 @@ from capsjax.config import make_config
 from capsjax.data import load_training
 from capsjax.layers import Conv, Dropout
 from capsjax.metrics import means_of
-from capsjax.training.build import build, build_evaluate, build_train_steps
+from capsjax.training.build import build, build_evaluate
 from capsjax.training.population import Population, Sizes, numbers_of
 from capsjax.workdir import flatten
 from tests import numpy_pooling
+from tests.numpy_capsnet import convolve
+from tests.setting import Setting
 from tests.tiny import tiny_convnet_config
 
-POOLINGS = ("capsule", "max", "average")
-each_pooling = pytest.mark.parametrize("pooling", POOLINGS)
-
-
-class Setting:
-    """A tiny pooling network on the digits, with its compiled steps."""
-
-    def __init__(self, **overrides):
-        self.config = tiny_convnet_config(**overrides)
-        self.training, self.validation = load_training(**self.config.data)
-        self.built = build(self.config, self.training.image_shape, 10, len(self.training))
-        self.steps = jax.jit(build_train_steps(self.config, self.built))
-        self.start = jax.jit(self.built.init_state)(self.config.seed)
-
-    def run(self, state, *cuts):
-        for cut in cuts:
-            data = self.training.images, self.training.labels
-            state, health = self.steps(state, *data, np.int32(cut))
-            assert bool(health.finite)
-        return state
+each_pooling = pytest.mark.parametrize("pooling", ["capsule", "max", "average"])
 
 
 @pytest.fixture(scope="module")
 def setting():
-    return Setting()
+    return Setting(tiny_convnet_config())
 
 
 def conv(x, kernel, bias, padded):
-    k = len(kernel)
     if padded:
-        border = ((k - 1) // 2, k // 2)
+        border = ((len(kernel) - 1) // 2, len(kernel) // 2)
         x = np.pad(x, ((0, 0), border, border, (0, 0)))
-    n, h, w, _ = x.shape
-    out = np.zeros((n, h - k + 1, w - k + 1, kernel.shape[-1]))
-    for row, column in np.ndindex(k, k):
-        window = x[:, row : row + h - k + 1, column : column + w - k + 1]
-        out += window @ kernel[row, column]
-    return out + bias
+    return convolve(x, kernel, 1) + bias
 
 
 def reference(config, variables, images):
@@ -68,12 +45,8 @@ def reference(config, variables, images):
             norm, of = params[f"norm_{index}"], statistics[f"norm_{index}"]
             x = (x - of["mean"]) / np.sqrt(of["var"] + settings.batch_norm.epsilon)
             x = x * norm["scale"] + norm["bias"]
-            if settings.pool.pooling == "capsule":
-                x = numpy_pooling.capsule_pool(x, settings.pool.window)
-            elif settings.pool.pooling == "max":
-                x = numpy_pooling.max_pool(x, settings.pool.window)
-            else:
-                x = numpy_pooling.average_pool(x, settings.pool.window)
+            pool = getattr(numpy_pooling, f"{settings.pool.pooling}_pool")
+            x = pool(x, settings.pool.window)
     x = x.reshape(len(x), -1)
     for index in range(len(settings.dense.features)):
         layer = params[f"dense_{index}"]
@@ -169,10 +142,12 @@ def test_rates_that_are_not_allowed(rate):
 
 
 def test_statistics_follow_the_batches():
-    setting = Setting(model__dropout__pool=0.0, data__train_size=32, augment__max_shift=0)
-    state = setting.run(setting.start, 1)
+    setting = Setting(
+        tiny_convnet_config(model__dropout__pool=0.0, data__train_size=32, augment__max_shift=0)
+    )
+    state = setting.run(setting.start(), 1)
     # One batch of all 32 images: what stands before the batch norm can be computed.
-    layer = jax.device_get(setting.start.params["conv_0"])
+    layer = jax.device_get(setting.start().params["conv_0"])
     images = setting.training.images / 255.0
     before = np.maximum(conv(images, layer["kernel"], layer["bias"], padded=False), 0)
     mean, var = before.mean(axis=(0, 1, 2)), before.var(axis=(0, 1, 2))
@@ -183,13 +158,13 @@ def test_statistics_follow_the_batches():
     # An evaluation leaves them alone, and uses them.
     evaluate = jax.jit(build_evaluate(setting.config, setting.built))
     data = setting.training.images, setting.training.labels
-    for variables in (setting.start.variables, state.variables):
+    for variables in (setting.start().variables, state.variables):
         assert np.isfinite(float(evaluate(variables, *data).sums.totals["loss"]))
 
 
 def test_steps_cut_into_calls_are_bit_for_bit_the_same(setting):
-    whole = setting.run(setting.start, 4, 4)
-    pieces = setting.run(setting.start, 1, 2, 1, 3, 1)
+    whole = setting.run(setting.start(), 4, 4)
+    pieces = setting.run(setting.start(), 1, 2, 1, 3, 1)
     assert int(whole.step) == 8
     chex.assert_trees_all_equal(whole, pieces)
 
@@ -199,8 +174,8 @@ def test_dropout_differs_from_step_to_step_and_between_seeds():
     fixed = {"schedule__learning_rate": 0.0, "data__train_size": 32, "augment__max_shift": 0}
 
     def losses(**overrides):
-        setting, state, found = Setting(**fixed, **overrides), None, []
-        state = setting.start
+        setting, found = Setting(tiny_convnet_config(**fixed, **overrides)), []
+        state = setting.start()
         for _ in range(3):
             before = float(state.window.totals["loss"])
             state = setting.run(state, 1)
@@ -215,15 +190,17 @@ def test_dropout_differs_from_step_to_step_and_between_seeds():
 
 def test_memorises_one_batch():
     setting = Setting(
-        data__train_size=32,
-        augment__max_shift=0,
-        model__batch_norm__momentum=0.9,
-        model__dropout__pool=0.0,
-        model__dropout__dense=(0.0,),
-        schedule__name="constant",
-        optimizer__fresh_epochs=(),
+        tiny_convnet_config(
+            data__train_size=32,
+            augment__max_shift=0,
+            model__batch_norm__momentum=0.9,
+            model__dropout__pool=0.0,
+            model__dropout__dense=(0.0,),
+            schedule__name="constant",
+            optimizer__fresh_epochs=(),
+        )
     )
-    state = setting.run(setting.start, *[1] * 300)
+    state = setting.run(setting.start(), *[1] * 300)
     evaluate = jax.jit(build_evaluate(setting.config, setting.built))
     sums = evaluate(state.variables, setting.training.images, setting.training.labels).sums
     assert means_of(sums)["accuracy"] == 1.0
@@ -238,18 +215,16 @@ def test_a_member_of_a_population_is_the_single_run():
     sizes = Sizes(training.image_shape, training.num_classes, len(training))
     numbers = numbers_of([flatten(config.to_dict()) for config in configs])
     assert set(numbers) == {"seed", "model.pool.temperature"}
-    settings = [
-        Setting(),
-        Setting(seed=3, model__pool__temperature=0.5),
-    ]
-    states = jax.tree.map(lambda *x: jnp.stack(x), *(setting.start for setting in settings))
+    settings = [Setting(config) for config in configs]
+    starts = [setting.start(setting.config.seed) for setting in settings]
+    states = jax.tree.map(lambda *x: jnp.stack(x), *starts)
     population = Population(configs[0], numbers, sizes, "map")
     data = training.images, training.labels
     states, _ = jax.jit(population.train_steps)(numbers, states, np.array([3, 3], np.int32), *data)
     part = validation.images, validation.labels
     evaluations = jax.jit(population.evaluate)(numbers, states.variables, *part)
-    for index, setting in enumerate(settings):
-        state = setting.run(setting.start, 3)
+    for index, (setting, start) in enumerate(zip(settings, starts, strict=True)):
+        state = setting.run(start, 3)
         evaluation = jax.jit(build_evaluate(setting.config, setting.built))(state.variables, *part)
         member = jax.tree.map(lambda x: x[index], (states, evaluations))  # noqa: B023
         chex.assert_trees_all_close(member, (state, evaluation), atol=1e-4, rtol=1e-4)

@@ -1,59 +1,22 @@
 """Training steps and evaluation as pure functions."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsjax.data import load_training
 from capsjax.data.augment import to_float
 from capsjax.metrics import means_of
-from capsjax.training import Objective, make_evaluate, make_train_steps, steps_per_epoch
-from capsjax.training.build import build
+from capsjax.training import Objective, make_evaluate, steps_per_epoch
+from capsjax.training.build import build_train_steps
+from tests.setting import Setting
 from tests.tiny import tiny_config
-
-
-class Setting:
-    """A tiny network on the digits, with its compiled steps."""
-
-    def __init__(self, **overrides):
-        self.config = tiny_config(**overrides)
-        self.training, self.validation = load_training(**self.config.data)
-        self.images = jnp.asarray(self.training.images)
-        self.labels = jnp.asarray(self.training.labels)
-        self.built = build(
-            self.config, self.training.image_shape, self.training.num_classes, len(self.training)
-        )
-        self.pure_steps = self.make_steps(self.built.objective)
-        self.steps = jax.jit(self.pure_steps)
-
-    def make_steps(self, objective):
-        return make_train_steps(
-            self.built.model,
-            self.built.optimizer,
-            objective,
-            seed=self.config.seed,
-            batch_size=self.config.train.batch_size,
-            max_shift=self.config.augment.max_shift,
-        )
-
-    @functools.cache  # noqa: B019 (a setting lives as long as its test module)
-    def start(self, seed=0):
-        return jax.jit(lambda seed: self.built.init_state(seed))(seed)
-
-    def run(self, state, *cuts):
-        for cut in cuts:
-            state, health = self.steps(state, self.images, self.labels, np.int32(cut))
-            assert bool(health.finite)
-        return state
 
 
 @pytest.fixture(scope="module")
 def setting():
-    return Setting()
+    return Setting(tiny_config())
 
 
 def test_steps_cut_into_calls_are_bit_for_bit_the_same(setting):
@@ -82,7 +45,7 @@ def test_seeds_give_different_parameters_and_equal_seeds_equal_ones(setting):
 
 
 def test_training_differs_with_the_seed_of_the_data_order():
-    first, second = Setting(), Setting(seed=1)
+    first, second = Setting(tiny_config()), Setting(tiny_config(seed=1))
     params = first.start(0)
     moved = [each.run(params, 2).params["class_layer"]["W"] for each in (first, second)]
     assert not np.array_equal(*moved)
@@ -97,8 +60,9 @@ class Spy(Objective):
 
 
 def test_an_epoch_takes_every_example_once_in_a_new_order():
-    setting = Setting(augment__max_shift=0, train__batch_size=4)
-    spied = jax.jit(setting.make_steps(Spy(*setting.built.objective)))
+    setting = Setting(tiny_config(augment__max_shift=0, train__batch_size=4))
+    built = setting.built._replace(objective=Spy(*setting.built.objective))
+    spied = jax.jit(build_train_steps(setting.config, built))
     ids = jnp.arange(16, dtype=jnp.int32)  # a sum of distinct powers of two tells which ones
     state, batches = setting.start(), []
     for _ in range(8):
@@ -110,7 +74,7 @@ def test_an_epoch_takes_every_example_once_in_a_new_order():
 
 
 def test_memorises_one_batch():
-    setting = Setting(data__train_size=32, augment__max_shift=0, train__epochs=1)
+    setting = Setting(tiny_config(data__train_size=32, augment__max_shift=0, train__epochs=1))
     state = setting.run(setting.start(), *[1] * 150)
     sums = make_evaluate(
         setting.built.model, setting.built.objective, batch_size=32, train_batch_size=32
@@ -141,7 +105,7 @@ def test_window_counts_examples_and_its_means_are_those_of_the_batches(setting):
 
 
 def test_without_a_decoder_there_is_no_reconstruction_loss():
-    setting = Setting(model__use_decoder=False)
+    setting = Setting(tiny_config(model__use_decoder=False))
     state = setting.run(setting.start(), 1)
     assert float(state.window.totals["reconstruction"]) == 0
     assert "decoder_layer" not in state.params

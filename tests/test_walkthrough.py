@@ -9,6 +9,7 @@ import pytest
 from nbclient import NotebookClient
 
 from capsjax.config import load_config, make_config
+from capsjax.workdir import flatten
 
 ROOT = Path(__file__).resolve().parent.parent
 PATH = ROOT / "docs" / "walkthrough.ipynb"
@@ -32,14 +33,6 @@ def figures_of(notebook):
         for output in cell.outputs
         if "image/png" in output.get("data", {})
     ]
-
-
-def fields_of(config, prefix=""):
-    for name, value in config.items():
-        if hasattr(value, "items"):
-            yield from fields_of(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +85,8 @@ def test_its_digits_are_those_of_configs(committed, preset):
     (function,) = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     names = {"make_config": make_config}
     exec(ast.unparse(function), names)
-    shown = dict(fields_of(names["digits_config"](preset)))
-    of_file = dict(fields_of(load_config(ROOT / "configs" / "digits.py", preset)))
+    shown = flatten(names["digits_config"](preset).to_dict())
+    of_file = flatten(load_config(ROOT / "configs" / "digits.py", preset).to_dict())
     assert shown.keys() == of_file.keys()
     assert {name for name in shown if shown[name] != of_file[name]} <= OF_LONG_RUNS
 
@@ -106,7 +99,7 @@ def test_what_it_names_is_there(committed):
     assert scripts
     for target in links + scripts:
         assert (ROOT / target).exists(), target
-    fields = dict(fields_of(make_config()))
+    fields = flatten(make_config().to_dict())
     for name in re.findall(r"--config\.([\w.]+)=", text):
         assert name in fields, name
 

@@ -24,13 +24,7 @@ OVERRIDES = {
 
 def tiny_config(**overrides) -> ConfigDict:
     """configs/digits.py made tiny, with further overrides by dotted name ("__" for ".")."""
-    config = load_config(ROOT / "configs" / "digits.py")
-    with config.unlocked():
-        config.update_from_flattened_dict(OVERRIDES)
-        config.update_from_flattened_dict(
-            {name.replace("__", "."): value for name, value in overrides.items()}
-        )
-    return config
+    return _digits_config("paper", OVERRIDES, overrides)
 
 
 CONVNET_OVERRIDES = {
@@ -51,18 +45,24 @@ CONVNET_OVERRIDES = {
 
 def tiny_convnet_config(**overrides) -> ConfigDict:
     """The pooling network on the digits, likewise: two convolutions and one pooling."""
-    config = load_config(ROOT / "configs" / "digits.py", "capsule_pooling")
+    return _digits_config("capsule_pooling", CONVNET_OVERRIDES, overrides)
+
+
+def _digits_config(preset: str, *changes: dict) -> ConfigDict:
+    config = load_config(ROOT / "configs" / "digits.py", preset)
     with config.unlocked():
-        config.update_from_flattened_dict(CONVNET_OVERRIDES)
-        config.update_from_flattened_dict(
-            {name.replace("__", "."): value for name, value in overrides.items()}
-        )
+        for change in changes:
+            config.update_from_flattened_dict(_dotted(change))
     return config
+
+
+def _dotted(overrides: dict) -> dict:
+    return {name.replace("__", "."): value for name, value in overrides.items()}
 
 
 def tiny_flags(file: str = "digits.py", prefix: str = "", **overrides) -> list[str]:
     """The same for a command line: of a file in configs/ that has those fields behind a prefix."""
-    fields = {**OVERRIDES, **{name.replace("__", "."): value for name, value in overrides.items()}}
+    fields = {**OVERRIDES, **_dotted(overrides)}
     return [f"--config={ROOT / 'configs' / file}"] + [
         f"--config.{prefix}{name}={value}" for name, value in fields.items()
     ]

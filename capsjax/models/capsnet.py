@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from capsjax.compute import Compute
 from capsjax.conv import check_fits, choose_form, output_size
 from capsjax.layers import Conv, Decoder, DenseCaps, PrimaryCaps
+from capsjax.models.images import check_images
 from capsjax.ops import mask_of_labels, mask_of_longest, mask_poses
 from capsjax.routing import Routing
 
@@ -86,10 +87,7 @@ class CapsNet(nn.Module):
             its longest capsule, as in testing.
           keys: not used; nothing here is random.
         """
-        if images.shape[1:] != tuple(self.image_shape):
-            raise ValueError(
-                f"images of shape {images.shape[1:]} for a network of {tuple(self.image_shape)}"
-            )
+        check_images(images, self.image_shape)
         u = self.primary_layer(nn.relu(self.conv_layer(images)))
         (v, lengths, c), u_hat = self.class_layer(u)
         if self.decoder is None:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from capsjax.conv import choose_form
 from capsjax.initializers import make_initializer
 from capsjax.layers import Conv, Dropout, Pool
+from capsjax.models.images import check_images
 from capsjax.windows import make_grid
 
 
@@ -91,10 +92,7 @@ class ConvNet(nn.Module):
             and variance of the batch. None, as in testing, drops nothing, and takes those of
             training.
         """
-        if images.shape[1:] != tuple(self.image_shape):
-            raise ValueError(
-                f"images of shape {images.shape[1:]} for a network of {tuple(self.image_shape)}"
-            )
+        check_images(images, self.image_shape)
         rates = Rates(**self.dropout)
         self._check_settings(rates)
         x = images

@@ -214,8 +214,7 @@ def choose_form() -> str:
 
 def init_member(config: ConfigDict, sizes: Sizes) -> Callable[[Array], TrainState]:
     """The state of a member before its first step, as a function of its seed, to be compiled."""
-    built = build(config, *sizes)
-    return built.init_state
+    return build(config, *sizes).init_state
 
 
 def keep_better(better: Bool[Array, "members"], variables: dict, best: dict) -> dict:

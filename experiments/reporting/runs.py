@@ -1,6 +1,5 @@
 """Single runs as rows of a table, read from the files that they left behind."""
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,13 +7,14 @@ from typing import Any, NamedTuple
 from benchmarking.tables import table
 
 from capsjax.files import read_json
+from capsjax.statistics import summarize
 from capsjax.workdir import flatten, read_config, read_summary
 from capsjax.writers import read_metrics
 from reporting import wording
 from reporting.documents import DOCUMENTS
 
-# Flags that say where things are, which is not what was run.
-PLACES = ("--workdir", "--config.data.dir", "--config.data.file")
+# Fields that say where things are, which is not what was run.
+PLACES = ("data.dir", "data.file")
 
 HEADER = (
     "run",
@@ -52,7 +52,7 @@ class Run(NamedTuple):
     @property
     def command(self) -> str:
         """What was called, without the seed and without where things are."""
-        hidden = (*PLACES, "--config.seed")
+        hidden = ("--workdir", *(f"--config.{name}" for name in ("seed", *PLACES)))
         words = self.starts[0]["command"]
         script = Path(words[0]).name
         kept = [word for word in words[1:] if word.partition("=")[0] not in hidden]
@@ -66,7 +66,7 @@ def read_run(workdir: Path) -> Run:
       WorkdirError: if there is none.
     """
     fields = flatten(read_config(workdir).to_dict())
-    fields.pop("data.dir"), fields.pop("data.file")
+    fields = {name: value for name, value in fields.items() if name not in PLACES}
     records = read_metrics(workdir)
     epochs = records[-1]["epoch"] if records else 0.0
     return Run(fields, read_json(workdir / "env.json"), read_summary(workdir), epochs)
@@ -82,17 +82,19 @@ def runs_table(runs: Sequence[Run]) -> str:
 
 def _row(runs: Sequence[Run]) -> list[str]:
     first, results = runs[0], [run.summary for run in runs if run.summary]
+    accuracy = summarize([100 * each["test"]["accuracy"] for each in results])
+    seconds = summarize([each["train_seconds"] for each in results])
     document = DOCUMENTS.get(first.fields["name"])
     return [
         first.command,
         _epochs(runs),
         ", ".join(str(run.fields["seed"]) for run in runs),
-        _accuracy([100 * each["test"]["accuracy"] for each in results]),
+        wording.mean_and_deviation(accuracy, decimals=2),
         ", ".join(str(each["test"]["num_errors"]) for each in results) or "-",
         f"{document.accuracy:.2f} ({document.how})" if document else "-",
         f"{results[0]['num_parameters']:,}" if results else "-",
         first.fields["selection"],
-        _time([each["train_seconds"] for each in results]),
+        wording.duration(seconds.mean),
         ", ".join(dict.fromkeys(_hardware(start) for run in runs for start in run.starts)),
     ]
 
@@ -101,17 +103,6 @@ def _epochs(runs: Sequence[Run]) -> str:
     planned = runs[0].fields["train.epochs"]
     missing = [f"{run.epochs:.1f}" for run in runs if run.summary is None]
     return f"{planned} (not finished: at {', '.join(missing)})" if missing else str(planned)
-
-
-def _accuracy(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    mean = f"{statistics.mean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
-
-
-def _time(seconds: Sequence[float]) -> str:
-    return wording.duration(statistics.mean(seconds)) if seconds else "-"
 
 
 def _hardware(start: dict[str, Any]) -> str:
