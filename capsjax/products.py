@@ -20,7 +20,8 @@ def product(
 
     Sums are accumulated, and the result is given, in float32. The gradient's two products have
     rounded operands too; without this rule JAX would multiply a float32 cotangent by a bfloat16
-    operand, which runs at the speed of float32.
+    operand, which runs at the speed of float32. The second's are not rounded on a CPU: it sums
+    over the rows of both, and XLA turns such operands back to float32 there.
 
     Args:
       subscripts: as of einsum, such as "nk,km->nm". Each letter of an operand stands in the
@@ -54,7 +55,8 @@ def _backward(subscripts, dtype, operands, cotangent):
     (of_a, of_b), of_out = subscripts.split("->")[0].split(","), subscripts.split("->")[1]
     a, b = operands
     da = _rounded_product(f"{of_out},{of_b}->{of_a}", dtype, cotangent, b)
-    db = _rounded_product(f"{of_a},{of_out}->{of_b}", dtype, a, cotangent)
+    dtype = "float32" if jax.default_backend() == "cpu" else dtype
+    db = product(f"{of_a},{of_out}->{of_b}", a, cotangent, dtype)
     return da, db
 
 

@@ -9,7 +9,7 @@ from jax.extend.core import jaxprs_in_params
 
 from capsjax import conv
 from capsjax.conv import fourier
-from capsjax.conv.fourier import Plan, make_matrices, make_plan, multiplications, num_products
+from capsjax.conv.fourier import Plan, make_matrices, make_plan, multiplications, num_frequencies
 
 # Images, kernel and stride.
 CASES = {
@@ -84,26 +84,29 @@ def equations(jaxpr):
 )
 def test_three_matrices_make_a_correlation(points, taps, tile):
     A, B, C = (matrix.astype(np.float64) for matrix in make_matrices(points, taps, tile))
-    assert A.shape == (num_products(points), points[0] * points[1])
-    assert B.shape == (num_products(points), taps[0] * taps[1])
-    assert C.shape == (tile[0] * tile[1], num_products(points))
+    g = num_frequencies(points)
+    assert A.shape == (2 * g, points[0] * points[1])
+    assert B.shape == (2 * g, taps[0] * taps[1])
+    assert C.shape == (tile[0] * tile[1], 4 * g)
     x, kernel = (np.random.default_rng(0).normal(size=size) for size in (points, taps))
     expected = np.zeros(tile)
     for row, column in np.ndindex(tile):
         window = x[row : row + taps[0], column : column + taps[1]]
         expected[row, column] = (window * kernel).sum()
-    got = C @ ((A @ x.ravel()) * (B @ kernel.ravel()))
+    # Both numbers of a frequency of the one by both of the other.
+    of_x, of_kernel = (A @ x.ravel()).reshape(g, 2, 1), (B @ kernel.ravel()).reshape(g, 1, 2)
+    got = C @ (of_x * of_kernel).ravel()
     # The matrices themselves are rounded to float32.
     np.testing.assert_allclose(got, expected.ravel(), atol=2e-6 * np.abs(expected).max())
 
 
-# One for each frequency that is its own conjugate, three for each pair of the others.
+# Half of those that are their own conjugates, rounded up, and one for each pair of the others.
 @pytest.mark.parametrize(
-    ("points", "products"),
-    [((1, 1), 1), ((2, 2), 4), ((3, 3), 1 + 12), ((1, 4), 2 + 3), ((3, 4), 2 + 15)],
+    ("points", "frequencies"),
+    [((1, 1), 1), ((2, 2), 2), ((3, 3), 1 + 4), ((1, 4), 1 + 1), ((3, 4), 1 + 5)],
 )
-def test_number_of_products(points, products):
-    assert num_products(points) == products
+def test_number_of_frequencies(points, frequencies):
+    assert num_frequencies(points) == frequencies
 
 
 def test_plan_of_the_papers_second_layer():
@@ -138,19 +141,21 @@ def test_plan_covers_all_outputs(kernel, stride):
 
 def test_multiplications_of_the_papers_second_layer():
     plan = make_plan((20, 20), (9, 9), 2)
-    # Four phases of 256 channels. For each of 148 products: the product itself, 100 columns for
-    # the image, 36 rows for the outputs, and 25 columns for the kernel, once in 128 images.
-    of_image = 1024 * 256 + 100 * 1024 + 36 * 256
-    assert of_image == 373_760
-    of_kernel = 25 * 1024 * 256 / 128
-    assert of_kernel == 51_200
-    assert multiplications(plan, 256, 256, 128) == 148 * (373_760 + 51_200) == 62_894_080
+    # Four phases of 256 channels and 50 frequencies. 200 products; 100 columns for the image and
+    # 36 rows for the outputs; and 25 columns for the kernel, once in 128 images.
+    products = 200 * 1024 * 256
+    transforms = 100 * 100 * 1024 + 36 * 200 * 256
+    assert products + transforms == 64_512_000
+    of_kernel = 100 * 25 * 1024 * 256 / 128
+    assert of_kernel == 5_120_000
+    assert multiplications(plan, 256, 256, 128) == 64_512_000 + 5_120_000
 
 
 def test_multiplications_of_two_tiles():
     plan = Plan(stride=1, outputs=(4, 1), taps=(2, 1), tile=(2, 1), tiles=(2, 1))
-    # Points (3, 1), so 1 + 3 products; the kernel's transform is shared by the tiles.
-    assert multiplications(plan, 5, 7, 10) == 4 * (2 * (5 * 7 + 3 * 5 + 2 * 7) + 2 * 5 * 7 / 10)
+    # Points (3, 1), so two frequencies; the kernel's transform is shared by the tiles.
+    of_tile = 8 * 5 * 7 + 4 * 3 * 5 + 8 * 2 * 7
+    assert multiplications(plan, 5, 7, 10) == 2 * of_tile + 4 * 2 * 5 * 7 / 10
 
 
 def test_the_cases_are_what_they_say():
@@ -200,7 +205,7 @@ def test_images_and_their_channels_are_kept_apart():
 @pytest.mark.parametrize(
     ("images", "at_once", "chunks"),
     # One image is always worked off.
-    [(6, 4, 2), (6, 3, 2), (7, 4, 2), (6, 0.5, 6)],
+    [(6, 4, 2), (6, 3, 2), (7, 4, 2), (6, 0.5, 6), (24, 6, 4)],
 )
 def test_chunks_change_the_memory_alone(monkeypatch, images, at_once, chunks):
     check_chunks(monkeypatch, "the paper's second layer", images, at_once, chunks)
@@ -215,7 +220,7 @@ def check_chunks(monkeypatch, case, images, at_once, chunks):
     operands = operands_of((images, *image), kernel)
     plan = make_plan(tuple(image[:2]), kernel[:2], stride)
     tiles = plan.tiles[0] * plan.tiles[1]
-    of_image = 4 * num_products(plan.points) * tiles * stride**2 * image[2]
+    of_image = 8 * num_frequencies(plan.points) * tiles * stride**2 * image[2]
 
     def run(at_once):
         monkeypatch.setattr(fourier, "MAX_CHUNK_BYTES", int(at_once * of_image))
@@ -231,7 +236,7 @@ def check_chunks(monkeypatch, case, images, at_once, chunks):
     assert no_loops == []
     assert loops == [chunks, chunks]  # forward and backward
     assert max(errors(parts, whole).values()) < 2e-6
-    if images % chunks == 0:  # the padding of images as small as these is more than is saved
+    if images >= 4 * chunks:  # what a loop holds besides is more than fewer images save
         assert memory_of_parts < memory_of_whole
 
 
@@ -272,9 +277,9 @@ def test_operands_are_rounded_but_of_the_last_transform_and_the_gradients(dtype)
             _, (batch, _) = equation.params["dimension_numbers"]
             types = [str(var.aval.dtype) for var in (*equation.invars, *equation.outvars)]
             kinds["of frequencies" if batch else "transforms"].append(types)
-    # One forward and two backward; A and B forward, then C, and all three backward.
+    # One forward and two backward; A and B forward, then C, and all three backward, C twice.
     assert kinds["of frequencies"] == [[dtype, dtype, "float32"]] * 3
-    assert kinds["transforms"] == [[dtype, dtype, "float32"]] * 2 + [["float32"] * 3] * 4
+    assert kinds["transforms"] == [[dtype, dtype, "float32"]] * 2 + [["float32"] * 3] * 5
 
 
 def test_it_has_no_forward_mode_gradient():

@@ -83,7 +83,9 @@ def test_memorises_one_batch():
 
 
 def test_stops_at_the_first_step_that_is_not_finite(setting):
-    state = setting.run(setting.start(), 1)
+    state, health = setting.steps(setting.start(), setting.images, setting.labels, np.int32(1))
+    assert bool(health.finite)
+    assert float(health.parameter_norm) == 0.0
     broken = jax.tree.map(lambda x: x.at[...].set(jnp.nan), state.params["class_layer"])
     state = state._replace(params={**state.params, "class_layer": broken})
     state, health = setting.steps(state, setting.images, setting.labels, np.int32(3))

@@ -2,21 +2,24 @@
 
 A convolution of stride s is a sum over s² phases: the pixels of one phase form a smaller image,
 which meets every s-th row and column of the kernel, at stride one. A real discrete Fourier
-transform turns that into one product for each frequency. All three steps are linear maps with
-constant matrices,
+transform turns that into one complex product for each frequency. All three steps are linear maps
+with constant matrices,
 
     y = C ((A x) · (B kernel))
 
-where "·" multiplies, for each of m numbers apart, a matrix (images, channels of all phases) by a
-matrix (channels of all phases, output channels). For the second layer of the CapsNet, 20x20
-images and a 9x9 kernel at stride 2, that is m = 148 products in place of 36 · 81 / 4 = 729, and
-constant matrices of 100 columns, whose cost is spread over 256 channels.
+where A x and B kernel hold two real numbers for each of g complex frequencies, and "·" takes all
+four products of the two with the two: one product of matrices for each frequency, (2 images,
+channels of all phases) by (channels of all phases, 2 output channels). For the second layer of
+the CapsNet, 20x20 images and a 9x9 kernel at stride 2, that is 200 products in place of
+36 · 81 / 4 = 729 for each pair of channels, and constant matrices of 100 rows and columns, whose
+cost is spread over 256 channels.
 
 Large images are cut into tiles that overlap in the input and adjoin in the output.
 """
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -26,11 +29,12 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from capsjax.chunks import join, split
+from capsjax.conv.rearrangement import rearrange
 from capsjax.conv.sizes import output_size
-from capsjax.products import OPERAND_TYPES, OperandType, product
+from capsjax.products import OPERAND_TYPES, OperandType
 
 # Points of a transform along one axis. More would multiply less for each output, but the
-# kernel's transform grows with their square: at 12, and 256 channels on either side, 224 MB.
+# kernel's transform grows with their square: at 12, and 256 channels on either side, 151 MB.
 MAX_POINTS = 12
 # Of the transformed images that are held at once; larger batches are worked off in chunks.
 MAX_CHUNK_BYTES = 256 * 2**20
@@ -89,36 +93,38 @@ def _cut(outputs: int, taps: int) -> tuple[int, int]:
 
 def multiplications(plan: Plan, channels: int, features: int, batch: int) -> float:
     """Multiplications for each image, the constant matrices' included."""
-    m, points = num_products(plan.points), math.prod(plan.points)
+    g, points = num_frequencies(plan.points), math.prod(plan.points)
     channels *= plan.stride**2
-    for_tile = channels * features + points * channels + math.prod(plan.tile) * features
-    for_kernel = math.prod(plan.taps) * channels * features / batch
-    return m * (math.prod(plan.tiles) * for_tile + for_kernel)
+    products = 4 * g * channels * features
+    transforms = 2 * g * points * channels + 4 * g * math.prod(plan.tile) * features
+    of_kernel = 2 * g * math.prod(plan.taps) * channels * features / batch
+    return math.prod(plan.tiles) * (products + transforms) + of_kernel
 
 
-def num_products(points: tuple[int, int]) -> int:
-    """Products for each tile: three for a complex frequency, one for a real one.
+def num_frequencies(points: tuple[int, int]) -> int:
+    """Complex frequencies of a tile; two real ones are counted as one.
 
-    >>> num_products((10, 10))
-    148
+    >>> num_frequencies((10, 10))
+    50
     """
     real = math.prod(2 if size % 2 == 0 else 1 for size in points)
-    return real + 3 * (math.prod(points) - real) // 2
+    return (math.prod(points) - real) // 2 + -(-real // 2)
 
 
 @functools.cache
 def make_matrices(
     points: tuple[int, int], taps: tuple[int, int], tile: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A, B and C above: of shapes (m, points), (m, taps) and (tile, m), pairs multiplied out.
+    """A, B and C above: of shapes (2g, points), (2g, taps) and (tile, 4g), pairs multiplied out.
 
-    Of a pair of conjugate frequencies one is kept. With image a + ib and kernel c + id there,
-    their product is had from three: c (a + b), a (d - c) and b (c + d); the real part is the
-    first minus the third and the imaginary part the first plus the second. The kernel is
-    conjugated, because a network's convolution does not flip it.
+    Of a pair of conjugate frequencies one is kept. With image a + ib and kernel c + id there, the
+    four products ac, ad, bc and bd make the real part ac - bd and the imaginary part ad + bc. The
+    kernel is conjugated, because a network's convolution does not flip it. Two real frequencies,
+    a with c and b with d, stand where a complex one would, and ad and bc are of no use; beside
+    the last of an odd number of them stands zero.
     """
     rows, columns = np.meshgrid(*map(np.arange, points), indexing="ij")
-    A, B, C = [], [], []
+    A, B, C, real = [], [], [], []
     for row, column in np.ndindex(points):
         conjugate = (-row % points[0], -column % points[1])
         if conjugate < (row, column):
@@ -126,14 +132,17 @@ def make_matrices(
         angle = 2 * np.pi * (row * rows / points[0] + column * columns / points[1])
         of_taps = angle[: taps[0], : taps[1]]
         of_tile = angle[: tile[0], : tile[1]]
-        a, b = np.cos(angle), -np.sin(angle)
-        c, d = np.cos(of_taps), np.sin(of_taps)
         cos, sin = np.cos(of_tile) / angle.size, np.sin(of_tile) / angle.size
         if conjugate == (row, column):
-            A, B, C = [*A, a], [*B, c], [*C, cos]
+            real.append((np.cos(angle), np.cos(of_taps), cos))
         else:
-            A, B = [*A, a + b, a, b], [*B, c, d - c, c + d]
-            C = [*C, 2 * (cos - sin), -2 * sin, -2 * cos]
+            A, B = [*A, np.cos(angle), -np.sin(angle)], [*B, np.cos(of_taps), np.sin(of_taps)]
+            C = [*C, 2 * cos, -2 * sin, -2 * sin, -2 * cos]
+    if len(real) % 2:
+        real.append(tuple(map(np.zeros_like, real[0])))
+    for (a, c, of_first), (b, d, of_second) in zip(real[::2], real[1::2], strict=True):
+        none = np.zeros_like(of_first)
+        A, B, C = [*A, a, b], [*B, c, d], [*C, of_first, none, none, of_second]
     A, B, C = (np.stack([x.ravel() for x in M]).astype(np.float32) for M in (A, B, C))
     return A, B, np.ascontiguousarray(C.T)
 
@@ -182,72 +191,91 @@ def _backward(stride, dtype, saved, dy):
             dx, more = _backward_chunk(plan, dtype, part, W, X, dy)
             return dW + more, dx
 
-        dW = jnp.zeros((W.shape[0], W.shape[2], W.shape[1]))
+        dW = jnp.zeros(W.shape)
         dW, dx = lax.scan(one_chunk, dW, (split(x, size), split(dy, size)))
         dx = join(dx, len(x))
     _, B, _ = make_matrices(plan.points, plan.taps, plan.tile)
-    m, c, o = dW.shape
-    dphases = (B.T @ dW.reshape(m, c * o)).reshape(-1, c, o)
-    (dkernel,) = jax.linear_transpose(functools.partial(_phases, plan), kernel)(dphases)
-    return dx, dkernel
+    dphases = B.T @ dW.reshape(len(B), -1)
+    return dx, _transpose_of(functools.partial(_phases, plan), kernel, dphases)
 
 
 _convolve.defvjp(_forward, _backward)
 
 # In all arrays below a tile is an image of its own, t = n · tiles, and c counts the channels of
-# all phases. Axes stand so that each product for each frequency is of two plain row-major
-# matrices, the only order that is fast in both number types: with images (m, c, t) and kernel
-# (m, o, c) the outputs are kernel · images, the images' gradient is outputs (m, t, o) · kernel,
-# and the kernel's gradient images · outputs.
+# all phases. Axes stand so that the numbers of a frequency lie side by side in both operands and
+# its product is of plain matrices, (2t, c) by (2o, c): rows of t or o for its first number, then
+# rows for its second. The channels c stand last wherever they are, for they are most.
 
 
 def _forward_chunk(plan: Plan, dtype: str, x: Array, W: Array):
-    """Outputs (n, y, x, o) of a chunk, and its transformed images (m, c, t)."""
+    """Outputs (n, y, x, o) of a chunk, and its transformed images (g, 2t, c)."""
     X = _transform_images(plan, dtype, x)
-    Y = jnp.matmul(W, X, preferred_element_type=jnp.float32)
+    Y = jnp.einsum("gtc,goc->gto", X, W, preferred_element_type=jnp.float32)
     _, _, C = make_matrices(plan.points, plan.taps, plan.tile)
-    m, o, t = Y.shape
-    y = (C @ Y.reshape(m, o * t)).reshape(*plan.tile, o, x.shape[0], *plan.tiles)
-    y = y.transpose(3, 4, 0, 5, 1, 2)
+    g, t, o = len(Y), Y.shape[1] // 2, Y.shape[2] // 2
+    Y = Y.reshape(g, 2, t, 2, o).transpose(0, 1, 3, 2, 4)
+    y = (C @ Y.reshape(4 * g, t * o)).reshape(*plan.tile, x.shape[0], *plan.tiles, o)
+    y = y.transpose(2, 3, 0, 4, 1, 5)
     y = y.reshape(x.shape[0], plan.tile[0] * plan.tiles[0], plan.tile[1] * plan.tiles[1], o)
     return y[:, : plan.outputs[0], : plan.outputs[1]], X
 
 
 def _backward_chunk(plan: Plan, dtype: str, x: Array, W: Array, X: Array, dy: Array):
-    """Gradients of the images (n, h, w, c) of a chunk, and of the kernel, transformed (m, c, o)."""
+    """Gradients of a chunk's images (n, h, w, c), and of the transformed kernel (g, 2o, c)."""
     A, _, C = make_matrices(plan.points, plan.taps, plan.tile)
-    m, c, t = X.shape
+    g, t, c = len(X), X.shape[1] // 2, X.shape[2]
     sizes = (plan.tile[axis] * plan.tiles[axis] - dy.shape[1 + axis] for axis in range(2))
     dy = jnp.pad(dy, ((0, 0), *((0, missing) for missing in sizes), (0, 0)))
     o = dy.shape[3]
     dy = dy.reshape(len(x), plan.tiles[0], plan.tile[0], plan.tiles[1], plan.tile[1], o)
-    dy = dy.transpose(2, 4, 0, 1, 3, 5).reshape(len(C), t * o)
-    dY = (C.T @ dy).astype(OPERAND_TYPES[dtype]).reshape(m, t, o)
-    dX = jnp.matmul(dY, W, preferred_element_type=jnp.float32)
-    dW = jnp.matmul(X, dY, preferred_element_type=jnp.float32)
-    dtiles = (A.T @ dX.reshape(m, t * c)).reshape(A.shape[1], t, c)
-    (dx,) = jax.linear_transpose(functools.partial(_tiles, plan), x)(dtiles)
-    return dx, dW
+    # Once for each order of t and o: a product with a transposed operand is two times slower.
+    of_t = (C.T @ dy.transpose(2, 4, 0, 1, 3, 5).reshape(len(C), -1)).reshape(g, 2, 2, t, o)
+    of_o = (C.T @ dy.transpose(2, 4, 5, 0, 1, 3).reshape(len(C), -1)).reshape(g, 2, 2, o, t)
+    of_t = _rounded(of_t, dtype).transpose(0, 1, 3, 2, 4).reshape(g, 2 * t, 2 * o)
+    of_o = _rounded(of_o, dtype).transpose(0, 2, 3, 1, 4).reshape(g, 2 * o, 2 * t)
+    dX = jnp.matmul(of_t, W, preferred_element_type=jnp.float32)
+    dW = jnp.matmul(of_o, X, preferred_element_type=jnp.float32)
+    dtiles = A.T @ dX.reshape(2 * g, t * c)
+    return _transpose_of(functools.partial(_tiles, plan), x, dtiles), dW
 
 
 def _transform_images(plan: Plan, dtype: str, x: Array) -> Array:
-    """(n, h, w, c) -> (m, c, t), rounded."""
+    """(n, h, w, c) -> (g, 2t, c), rounded."""
     A, _, _ = make_matrices(plan.points, plan.taps, plan.tile)
-    points, t, c = (tiles := _tiles(plan, x)).shape
-    X = product("mp,pt->mt", jnp.asarray(A), tiles.transpose(0, 2, 1).reshape(points, c * t), dtype)
-    return X.astype(OPERAND_TYPES[dtype]).reshape(len(A), c, t)
+    tiles = rearrange(functools.partial(_tiles, plan), _rounded(x, dtype))
+    return _transform(A, tiles.reshape(A.shape[1], -1, plan.stride**2 * x.shape[3]), dtype)
 
 
 def _transform_kernel(plan: Plan, dtype: str, kernel: Array) -> Array:
-    """(kh, kw, c, o) -> (m, o, c), rounded."""
+    """(kh, kw, c, o) -> (g, 2o, c), rounded."""
     _, B, _ = make_matrices(plan.points, plan.taps, plan.tile)
-    taps, c, o = (phases := _phases(plan, kernel)).shape
-    W = product("mp,pt->mt", jnp.asarray(B), phases.transpose(0, 2, 1).reshape(taps, o * c), dtype)
-    return W.astype(OPERAND_TYPES[dtype]).reshape(-1, o, c)
+    phases = rearrange(functools.partial(_phases, plan), _rounded(kernel, dtype))
+    return _transform(B, phases.reshape(B.shape[1], kernel.shape[3], -1), dtype)
+
+
+def _transform(matrix: np.ndarray, x: Array, dtype: str) -> Array:
+    """(2g, points) and (points, r, c) -> (g, 2r, c)."""
+    points, r, c = x.shape
+    matrix = _rounded(jnp.asarray(matrix), dtype)
+    X = jnp.matmul(matrix, x.reshape(points, r * c), preferred_element_type=jnp.float32)
+    return _rounded(X, dtype).reshape(len(matrix) // 2, 2 * r, c)
+
+
+def _rounded(x: Array, dtype: str) -> Array:
+    return x.astype(OPERAND_TYPES[dtype])
+
+
+def _transpose_of(f: Callable[[Array], Array], x: Array, y: Array) -> Array:
+    """The transpose of a linear f(x), for a y that has as many numbers as f(x)."""
+    (back,) = jax.linear_transpose(f, x)(y.reshape(jax.eval_shape(f, x).shape))
+    return back
 
 
 def _tiles(plan: Plan, x: Array) -> Array:
-    """(n, h, w, c) -> (points, t, c): overlapping tiles, phase by phase."""
+    """(n, h, w, c) -> (points, t, c): overlapping tiles, phase by phase.
+
+    Each of the three is several axes.
+    """
     n, h, w, c = x.shape
     (rows, columns), s = plan.padded, plan.stride
     x = jnp.pad(x, ((0, 0), (0, max(0, rows - h)), (0, max(0, columns - w)), (0, 0)))
@@ -255,8 +283,7 @@ def _tiles(plan: Plan, x: Array) -> Array:
     x = _windows(x, 1, plan.tiles[0], plan.tile[0], plan.points[0])
     x = _windows(x, 4, plan.tiles[1], plan.tile[1], plan.points[1])
     # (n, tiles, points, s, tiles, points, s, c)
-    x = x.transpose(2, 5, 0, 1, 4, 3, 6, 7)
-    return x.reshape(math.prod(plan.points), n * math.prod(plan.tiles), s * s * c)
+    return x.transpose(2, 5, 0, 1, 4, 3, 6, 7)
 
 
 def _windows(x: Array, axis: int, count: int, step: int, size: int) -> Array:
@@ -269,18 +296,20 @@ def _windows(x: Array, axis: int, count: int, step: int, size: int) -> Array:
 
 
 def _phases(plan: Plan, kernel: Array) -> Array:
-    """(kh, kw, c, o) -> (taps, c, o): the kernel phase by phase, its short phases padded."""
+    """(kh, kw, c, o) -> (taps, o, c): the kernel phase by phase, its short phases padded.
+
+    Taps and c are several axes.
+    """
     kh, kw, c, o = kernel.shape
     (rows, columns), s = plan.taps, plan.stride
     kernel = jnp.pad(kernel, ((0, s * rows - kh), (0, s * columns - kw), (0, 0), (0, 0)))
-    kernel = kernel.reshape(rows, s, columns, s, c, o).transpose(0, 2, 1, 3, 4, 5)
-    return kernel.reshape(rows * columns, s * s * c, o)
+    return kernel.reshape(rows, s, columns, s, c, o).transpose(0, 2, 5, 1, 3, 4)
 
 
 def _plan_of(x: Array, kernel: Array, stride: int) -> tuple[Plan, int]:
     """The plan, and how many images are worked off at once: chunks of equal size."""
     n, h, w, c = x.shape
     plan = make_plan((h, w), kernel.shape[:2], stride)
-    of_image = num_products(plan.points) * math.prod(plan.tiles) * stride**2 * c * 4
+    of_image = 2 * num_frequencies(plan.points) * math.prod(plan.tiles) * stride**2 * c * 4
     chunks = max(1, -(-n // max(1, MAX_CHUNK_BYTES // of_image)))
     return plan, -(-n // chunks)

@@ -57,7 +57,8 @@ class Health(NamedTuple):
       finite: whether loss and gradient were finite.
       loss: of the batch.
       parts: the losses that it is the weighted sum of, by name.
-      gradient_norm, parameter_norm: of all gradients, and of all parameters before the step.
+      gradient_norm: of all gradients.
+      parameter_norm: of all parameters before the step; 0 where all is finite.
     """
 
     finite: Array
@@ -179,12 +180,14 @@ def make_train_steps(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         norm = optax.tree.norm(gradient)
         means = {"loss": loss, **parts, "correct": accuracy, "gradient_norm": norm}
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         health = Health(
-            finite=jnp.isfinite(loss) & jnp.isfinite(norm),
+            finite=finite,
             loss=loss,
             parts=parts,
             gradient_norm=norm,
-            parameter_norm=optax.tree.norm(state.params),
+            # Not every step reads all parameters for a number that only a broken run shows.
+            parameter_norm=lax.cond(finite, lambda _: 0.0, optax.tree.norm, state.params),
         )
         state = TrainState(
             step=state.step + 1,
