@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from capsjax.config import load_config, make_config
+from capsjax.losses import reconstruction_loss
 from capsjax.sweeps import is_small, levels_of, make_sweep, trials_of
 from capsjax.training.build import build, build_train_steps
 from capsjax.training.population import structure_of
@@ -155,3 +156,23 @@ def test_the_authors_corner_of_the_gap_is_their_preset_where_it_matters():
         "model.decoder.kernel_init",
         "model.decoder.bias_init",
     }
+
+
+def test_each_choice_of_a_document_is_what_its_preset_does():
+    sweep = load(ROOT / "configs" / "sweeps" / "documents.py", "full")
+    configs = {trial.levels["choice"]: trial.config for trial in trials_of(sweep)}
+    assert list(configs) == ["paper", "keras", "notebook", "pytorch"]
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(50, 28, 28, 1)), jnp.float32)
+
+    def weighted(config):
+        """The reconstruction's part of the loss of a batch."""
+        reduction = config.reconstruction_loss.reduction
+        loss = reconstruction_loss(jnp.zeros_like(images), images, reduction)
+        return float(config.loss_weights.reconstruction * loss)
+
+    for preset, config in configs.items():
+        np.testing.assert_allclose(weighted(config), weighted(make_config(preset)), rtol=1e-5)
+        grouping = make_config(preset).model.primary_caps.grouping
+        assert config.model.primary_caps.grouping == grouping
+    assert weighted(configs["keras"]) < 0.01 * weighted(configs["paper"])
+    assert weighted(configs["notebook"]) > 10 * weighted(configs["paper"])
