@@ -282,6 +282,11 @@ def test_operands_are_rounded_but_of_the_last_transform_and_the_gradients(dtype)
     assert kinds["transforms"] == [[dtype, dtype, "float32"]] * 2 + [["float32"] * 3] * 5
 
 
+def test_no_images_at_all():
+    x, kernel = operands_of((0, 9, 9, 2), (5, 5, 2, 3))
+    assert conv.conv2d(x, kernel, 2, "fourier").shape == (0, 3, 3, 3)
+
+
 def test_it_has_no_forward_mode_gradient():
     x, kernel = operands_of((1, 5, 5, 1), (3, 3, 1, 1))
     with pytest.raises(TypeError, match="forward-mode"):

@@ -24,3 +24,7 @@ def test_the_compiler_does_not_join_it_with_what_follows():
 
     program = jax.jit(product).lower(jnp.ones((20, 30, 4))).compile().as_text()
     assert " conditional(" in program
+
+
+def test_no_numbers_at_all():
+    assert rearrange(transposed, jnp.zeros((0, 3, 4))).shape == (4, 0, 3)
