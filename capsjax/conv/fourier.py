@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 from capsjax.chunks import join, split
 from capsjax.conv.rearrangement import rearrange
 from capsjax.conv.sizes import output_size
-from capsjax.products import OPERAND_TYPES, OperandType
+from capsjax.products import OPERAND_TYPES, OperandType, product
 
 # Points of a transform along one axis. More would multiply less for each output, but the
 # kernel's transform grows with their square: at 12, and 256 channels on either side, 151 MB.
@@ -256,8 +256,7 @@ def _transform_kernel(plan: Plan, dtype: str, kernel: Array) -> Array:
 def _transform(matrix: np.ndarray, x: Array, dtype: str) -> Array:
     """(2g, points) and (points, r, c) -> (g, 2r, c)."""
     points, r, c = x.shape
-    matrix = _rounded(jnp.asarray(matrix), dtype)
-    X = jnp.matmul(matrix, x.reshape(points, r * c), preferred_element_type=jnp.float32)
+    X = product("mp,pt->mt", jnp.asarray(matrix), x.reshape(points, r * c), dtype)
     return _rounded(X, dtype).reshape(len(matrix) // 2, 2 * r, c)
 
 
