@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 INK = "#222222"
 GOOD, BAD = "#1b7837", "#b2182b"
@@ -96,12 +96,18 @@ def training_curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
                 axis.plot(epochs, scale * values, color=color, label=split, marker=".", ms=4)
         axis.set_ylabel(label)
         axis.set_xlabel("epoch")
-        if axis.get_lines() and min(line.get_ydata().min() for line in axis.get_lines()) > 0:
+        drawn = [line.get_ydata() for line in axis.get_lines()]
+        if drawn and np.concatenate(drawn).min() > 0:
             axis.set_yscale("log")
-            for ticks in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-                ticks(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.8)))
+            # Over many decades only powers of ten have room.
+            wide = np.ptp(np.log10(np.concatenate(drawn))) > 4
+            axis.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3, which="both")
         axis.spines[["top", "right"]].set_visible(False)
+    for axis in figure.axes[len(shown) :]:
+        axis.remove()
     figure.axes[0].legend(frameon=False)
     return figure
 
