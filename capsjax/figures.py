@@ -86,8 +86,8 @@ def training_curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
     rows = -(-len(shown) // 2)
     figure = Figure(figsize=(10, 3.2 * rows), layout="constrained")
     figure.suptitle(title, color=INK)
-    axes = figure.subplots(rows, 2, squeeze=False).flat
-    for axis, (name, label) in zip(axes, shown.items(), strict=False):
+    for place, (name, label) in enumerate(shown.items(), start=1):
+        axis = figure.add_subplot(rows, 2, place)
         scale = 100.0 if name == "error" else 1.0
         for split, color in (("train", "#2166ac"), ("validation", "#d6604d")):
             points = [(each["epoch"], each[name]) for each in records if each["split"] == split]
@@ -96,18 +96,16 @@ def training_curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
                 axis.plot(epochs, scale * values, color=color, label=split, marker=".", ms=4)
         axis.set_ylabel(label)
         axis.set_xlabel("epoch")
-        drawn = [line.get_ydata() for line in axis.get_lines()]
-        if drawn and np.concatenate(drawn).min() > 0:
+        drawn = [value for line in axis.get_lines() for value in line.get_ydata()]
+        if drawn and min(drawn) > 0:
             axis.set_yscale("log")
             # Over many decades only powers of ten have room.
-            wide = np.ptp(np.log10(np.concatenate(drawn))) > 4
+            wide = max(drawn) > 1e4 * min(drawn)
             axis.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3, which="both")
         axis.spines[["top", "right"]].set_visible(False)
-    for axis in figure.axes[len(shown) :]:
-        axis.remove()
     figure.axes[0].legend(frameon=False)
     return figure
 
