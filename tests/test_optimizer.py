@@ -1,5 +1,6 @@
 """Learning rates over the steps against numbers worked out by hand, and Adam's settings."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,12 +8,14 @@ import pytest
 from capsjax.training import make_optimizer, make_schedule
 
 SETTINGS = {
+    "epochs": 4,
     "learning_rate": 0.1,
     "decay_rate": 0.5,
     "decay_every": 4,
     "decay_unit": "step",
     "staircase": False,
     "floor": 0.0,
+    "anneal_epochs": 0,
     "stage_factors": (1.0, 0.1, 0.01),
     "stage_ends": (2, 3),
 }
@@ -68,6 +71,55 @@ def test_exponential_without_a_floor_goes_on_falling():
     assert 0 < rates("exponential", [400])[0] < 1e-30
 
 
+# Four epochs of ten steps: 40 steps in all.
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # 0.05 · (1 + cos(pi/4)), 0.05 · (1 + cos(3 pi/4))
+        ("cosine", [0.1, 0.0853553, 0.05, 0.0146447, 0.0]),
+        ("linear", [0.1, 0.075, 0.05, 0.025, 0.0]),
+    ],
+)
+def test_annealing_over_the_whole_run(name, expected):
+    got = rates(name, [0, 10, 20, 30, 40])
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-9)
+    assert rates(name, [39])[0] > 0
+    assert rates(name, [41, 10**6]) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_annealing_ends_at_the_floor(name):
+    got = rates(name, [0, 20, 40, 41, 10**6], floor=0.02)
+    np.testing.assert_allclose(got, [0.1, 0.06, 0.02, 0.02, 0.02], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_annealing_ends_with_its_own_epochs_whatever_the_run_has(name, epochs):
+    got = rates(name, [0, 10, 19, 20, 40], floor=0.02, anneal_epochs=2, epochs=epochs)
+    np.testing.assert_allclose(got[:2] + got[3:], [0.1, 0.06, 0.02, 0.02], rtol=1e-6)
+    assert 0.02 < got[2] < 0.03
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_annealing_takes_traced_values(name):
+    starts, floors = jnp.array([0.1, 0.0, 0.2]), jnp.array([0.02, 0.0, 0.0])
+
+    def rate(learning_rate, floor, step):
+        changes = {"learning_rate": learning_rate, "floor": floor}
+        return make_schedule(name, 10, **SETTINGS | changes)(step)
+
+    # The second one starts at 0, which no floor can be divided by.
+    for step in (0, 13, 60):
+        got = jax.jit(jax.vmap(rate, in_axes=(0, 0, None)))(starts, floors, jnp.array(step))
+        expected = [
+            rates(name, [step], learning_rate=float(start), floor=float(floor))[0]
+            for start, floor in zip(starts, floors, strict=True)
+        ]
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-9)
+        assert got[1] == 0
+
+
 def test_stages_end_with_their_epochs():
     # Stages end at steps 20 and 30.
     got = rates("staged", [0, 19, 20, 29, 30, 1000])
@@ -84,6 +136,8 @@ def test_one_stage_is_a_constant():
     [
         ("exponental", {}, "did you mean 'exponential'"),
         ("exponential", {"decay_unit": "epochs"}, "did you mean 'epoch'"),
+        ("cosin", {}, "did you mean 'cosine'"),
+        ("cosine", {"anneal_epochs": -1}, "schedule.anneal_epochs is at least 0 .* not -1"),
         ("staged", {"stage_ends": (2,)}, "3 stages need 2 rising stage_ends"),
         ("staged", {"stage_ends": (3, 2)}, r"rising stage_ends, not \(3, 2\)"),
         ("staged", {"stage_ends": (2, 2)}, "rising"),

@@ -158,6 +158,25 @@ def test_learning_rates_of_members(data):
     np.testing.assert_allclose(rates, [0.001 * 0.96, 0.01 * 0.96], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_members_anneal_as_their_single_runs_do(data, name):
+    starts, floors = (0.001, 0.01), (0.0, 0.002)
+    configs = [
+        tiny_config(schedule__name=name, schedule__learning_rate=start, schedule__floor=floor)
+        for start, floor in zip(starts, floors, strict=True)
+    ]
+    numbers = numbers_of([flatten(config.to_dict()) for config in configs])
+    population = Population(configs[0], numbers, data[2], "vmap")
+    built = [build(config, *data[2]) for config in configs]
+    total = built[0].steps_per_epoch * configs[0].train.epochs
+    for step in (0, 1, total // 2, total - 1, total, 2 * total):
+        single = [float(each.schedule(step)) for each in built]
+        np.testing.assert_allclose(population.learning_rates(numbers, step), single, rtol=1e-5)
+    half = population.learning_rates(numbers, total // 2)
+    np.testing.assert_allclose(half, [0.0005, 0.006], rtol=1e-5)
+    np.testing.assert_allclose(population.learning_rates(numbers, total), floors, atol=1e-9)
+
+
 def test_structure_and_numbers():
     fields = flatten(tiny_config().to_dict())
     for name, value in {

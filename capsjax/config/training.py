@@ -29,7 +29,7 @@ def add_training_fields(config: ConfigDict) -> None:
     augment.max_shift = 2
 
     schedule = config.schedule = ConfigDict()
-    # "constant", "exponential" or "staged".
+    # "constant", "exponential", "cosine", "linear" or "staged".
     schedule.name = "exponential"
     # At the start.
     schedule.learning_rate = 1e-3
@@ -41,8 +41,10 @@ def add_training_fields(config: ConfigDict) -> None:
     schedule.decay_unit = "step"
     # in a staircase (True) or smoothly (False),
     schedule.staircase = False
-    # and never below this.
+    # and never below this, at which cosine and linear end.
     schedule.floor = 0.0
+    # Cosine and linear: epochs until the rate is at the floor, where it stays; 0 for the whole run.
+    schedule.anneal_epochs = 0
     # Staged: the factor on learning_rate in each stage.
     schedule.stage_factors = (1.0, 0.1, 0.01)
     # Staged: the epochs at which all but the last stage end.

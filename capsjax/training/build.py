@@ -53,7 +53,9 @@ def build(
       ValueError: for a field whose value does not work; the message names it.
     """
     in_epoch = steps_per_epoch(num_examples, config.train.batch_size)
-    schedule = make_schedule(steps_per_epoch=in_epoch, **config.schedule)
+    schedule = make_schedule(
+        steps_per_epoch=in_epoch, epochs=config.train.epochs, **config.schedule
+    )
     return Built(
         model=make_model(
             image_shape=image_shape, num_classes=num_classes, **config.model.to_dict()
