@@ -28,6 +28,10 @@ from capsjax.files import read_json, write_json
 # says nothing about what is computed. A sweep has them under "base.", and may be given more seeds.
 FREE_FIELDS = ("data.dir", "data.file", "checkpoint.", "log.", "evaluate.batch_size", "num_seeds")
 
+# Fields that configs of earlier versions lack, and the value with which a run does what it did
+# without them.
+ADDED_FIELDS = {"schedule.anneal_epochs": 0}
+
 PACKAGES = ("capsjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "chex")
 
 
@@ -80,7 +84,7 @@ def open_workdir(path: Path, config: ConfigDict, start: Mapping[str, Any]) -> No
 
 
 def read_config(path: Path) -> ConfigDict:
-    """The config of a run.
+    """The config of a run, with `ADDED_FIELDS` filled in where it is older than they are.
 
     Raises:
       WorkdirError: if the folder holds no run.
@@ -95,7 +99,20 @@ def read_config(path: Path) -> ConfigDict:
         raise WorkdirError(f"{path / 'config.json'} is damaged: {error}") from None
     if not isinstance(fields, dict):
         raise WorkdirError(f"{path / 'config.json'} is damaged: it is no object")
+    for name, value in ADDED_FIELDS.items():
+        # A sweep has the fields of its runs under "base".
+        _fill_in(fields.get("base", fields), name.split("."), value)
     return ConfigDict(_tuples(fields)).lock()
+
+
+def _fill_in(fields: Any, path: Sequence[str], value: Any) -> None:
+    """Set the field at that path if it is missing and what it belongs in is there."""
+    first, *rest = path
+    if isinstance(fields, dict):
+        if rest:
+            _fill_in(fields.get(first), rest, value)
+        else:
+            fields.setdefault(first, value)
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from capsjax.config import make_config
 from capsjax.config.capsnet import PRESETS
 from capsjax.files import read_json, write_json, write_text
 from capsjax.workdir import (
+    ADDED_FIELDS,
     WorkdirError,
     describe_environment,
     flatten,
@@ -130,6 +131,31 @@ def test_field_that_changes_results_may_not_differ(tmp_path, name):
     value = {"data.name": "mnist", "decoder.rate": 1.0}.get(name, 1)
     with pytest.raises(WorkdirError, match=f"{name}: "):
         open_workdir(tmp_path, small_config(**{name: value}), COMMAND)
+
+
+@pytest.mark.parametrize("prefix", ["", "base."])
+def test_run_made_before_a_field_was_added_is_read_and_resumes(tmp_path, prefix):
+    def with_field(value):
+        config = make_config("paper,small")
+        config.schedule.anneal_epochs = value
+        return (ConfigDict({"base": config, "num_seeds": 1}) if prefix else config).lock()
+
+    open_workdir(tmp_path, with_field(0), COMMAND)
+    fields = read_json(tmp_path / "config.json")
+    del (fields["base"] if prefix else fields)["schedule"]["anneal_epochs"]
+    write_json(tmp_path / "config.json", fields)
+
+    assert read_config(tmp_path) == with_field(0)
+    open_workdir(tmp_path, with_field(0), COMMAND)
+    assert read_json(tmp_path / "config.json") == fields
+    message = f"config \\({prefix}schedule.anneal_epochs: 0 there, 5 here\\)"
+    with pytest.raises(WorkdirError, match=message):
+        open_workdir(tmp_path, with_field(5), COMMAND)
+
+
+@pytest.mark.parametrize("name", ADDED_FIELDS)
+def test_added_fields_have_their_value_from_before_by_default(name):
+    assert flatten(make_config().to_dict())[name] == ADDED_FIELDS[name]
 
 
 @pytest.mark.parametrize("foreign", ["thesis.txt", ".hidden", "metrics.jsonl"])
