@@ -158,6 +158,35 @@ def test_the_authors_corner_of_the_gap_is_their_preset_where_it_matters():
     }
 
 
+def test_learning_rates_of_the_annealing_sweep_at_half_and_at_the_end():
+    # 55,000 examples are 429 full batches of 128 an epoch.
+    expected = {
+        "small": {
+            "paper": (0.96**2.145, 0.96**4.29),
+            "exponential": (0.9**10, 0.9**20),
+            "cosine": (0.5, 0.0),
+            "linear": (0.5, 0.0),
+            "constant": (1.0, 1.0),
+        },
+        "full": {
+            "paper": (0.96**5.3625, 0.96**10.725),
+            "exponential": (0.9**25, 0.9**50),
+            "cosine": (0.5, 0.0),
+            "linear": (0.5, 0.0),
+            "constant": (1.0, 1.0),
+        },
+    }
+    for size, of_levels in expected.items():
+        trials = trials_of(load(ROOT / "configs" / "sweeps" / "annealing.py", size))
+        assert len(trials) == 8 * len(of_levels)
+        for trial in trials[::8]:
+            built = build(trial.config, (28, 28, 1), 10, 55_000)
+            total = built.steps_per_epoch * trial.config.train.epochs
+            got = [float(built.schedule(step)) for step in (total // 2, total)]
+            levels = np.multiply(of_levels[trial.levels["schedule"]], 1e-3)
+            np.testing.assert_allclose(got, levels, rtol=1e-4, atol=1e-9)
+
+
 def test_each_choice_of_a_document_is_what_its_preset_does():
     sweep = load(ROOT / "configs" / "sweeps" / "documents.py", "full")
     configs = {trial.levels["choice"]: trial.config for trial in trials_of(sweep)}
