@@ -276,6 +276,36 @@ def test_the_rows_of_each_device():
     assert set(names("cuda", quick=True)[1]) == {*quick, f"TF32, {layouts[1]}"}
 
 
+def test_pytorch_keeps_a_program_for_every_row():
+    torch = pytest.importorskip("torch")
+    from benchmarking import torch_cases
+
+    ran = []
+
+    def backend(number):
+        def compiler(graph, _):
+            def compiled(*arguments):
+                ran.append(number)
+                return graph(*arguments)
+
+            return compiled
+
+        return compiler
+
+    def make(number):
+        def double(x):
+            return 2 * x
+
+        return torch.compile(double, backend=backend(number))
+
+    torch_cases.reset()
+    functions = [make(number) for number in range(12)]
+    for _ in range(2):
+        for function in functions:
+            function(torch.ones(2))
+    assert ran == [*range(12)] * 2
+
+
 def test_a_gpu_is_told_how_exactly_to_multiply():
     precision = {row.name: row.matmul_precision for row in rows.capsjax_rows("cuda")}
     assert precision == {

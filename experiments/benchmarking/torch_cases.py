@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+import torch._dynamo
 from ml_collections import ConfigDict
 
 from benchmarking.rows import TorchRow
@@ -23,8 +24,14 @@ def precision(name: str, device: str) -> Iterator[None]:
 
 
 def reset() -> None:
-    """Forget what torch.compile has compiled: it keeps a few programs for each function."""
+    """Forget what torch.compile has compiled, and let it keep a program for every row.
+
+    It keeps a few programs for each function, and runs a function that needs more of them without
+    any, with nothing but a warning: rows that are called compiled would not be.
+    """
     torch.compiler.reset()
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 def make_network(
