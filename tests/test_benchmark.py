@@ -252,28 +252,112 @@ def test_the_cases_of_pytorch_do_their_work(row):
     torch_cases.prepare_inference(config, SHAPE, 4, row, "cpu").run(2)
 
 
-def test_the_rows_of_each_device():
-    def names(device, quick=False):
-        found = [row.name for row in rows.capsjax_rows(device)]
-        return found, [row.name.removeprefix("PyTorch ") for row in rows.torch_rows(device, quick)]
+def names_of_rows(device, quick=False):
+    torch_rows = rows.torch_rows(device, quick)
+    names = [row.name for row in torch_rows]
+    assert len(set(names)) == len(names)
+    assert all(name.startswith("PyTorch ") for name in names)
+    assert [bool(row.mode) for row in torch_rows] == [row.compiled for row in torch_rows]
+    ours = [row.name for row in rows.capsjax_rows(device, quick)]
+    return ours, [name.removeprefix("PyTorch ") for name in names]
 
-    cpu, gpu = names("cpu"), names("cuda")
-    assert cpu[0] == ["capsjax float32, plain", "capsjax float32", "capsjax bfloat16"]
-    assert gpu[0] == [*cpu[0][:2], "capsjax TF32", "capsjax bfloat16"]
-    layouts = ["default layout", "channels_last"]
-    assert cpu[1] == [
-        *[f"float32, {layout}" for layout in layouts],
-        *[f"bfloat16 autocast, {layout}" for layout in layouts],
-        *[f"float32, {layout}, torch.compile" for layout in layouts],
+
+LAYOUTS = ["default layout", "channels_last"]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_rows_of_a_cpu(quick):
+    ours, theirs = names_of_rows("cpu", quick)
+    assert ours == ["capsjax float32, plain", "capsjax float32", "capsjax bfloat16"]
+    if quick:
+        assert theirs == [
+            "float32, default layout",
+            "float32, channels_last",
+            "bfloat16 autocast, channels_last",
+        ]
+    else:
+        assert theirs == [
+            *[f"float32, {layout}" for layout in LAYOUTS],
+            *[f"bfloat16 autocast, {layout}" for layout in LAYOUTS],
+            *[f"float32, {layout}, torch.compile" for layout in LAYOUTS],
+        ]
+
+
+def test_the_rows_of_a_gpu():
+    ours, theirs = names_of_rows("cuda")
+    quick = ["capsjax TF32", "capsjax bfloat16, lax", "capsjax bfloat16"]
+    assert ours == ["capsjax float32, plain", "capsjax float32", *quick]
+    precisions = ["TF32", "bfloat16 autocast"]
+    both = [f"{p}, {layout}, torch.compile" for p in precisions for layout in LAYOUTS]
+    last = [f"{p}, channels_last" for p in precisions]
+    assert theirs == [
+        *[f"{p}, {layout}" for p in ["float32", *precisions] for layout in LAYOUTS],
+        *both,
+        *[f"{name}, torch.compile reduce-overhead" for name in last],
+        *[f"{name} max-autotune" for name in both],
     ]
-    gpu_precisions = ["float32", "TF32", "bfloat16 autocast"]
-    assert gpu[1] == [
-        *[f"{p}, {layout}" for p in gpu_precisions for layout in layouts],
-        *[f"{p}, {layout}, torch.compile" for p in gpu_precisions[1:] for layout in layouts],
+    quickly = names_of_rows("cuda", quick=True)
+    assert quickly[0] == quick
+    assert quickly[1] == [
+        *last,
+        *[f"{name}, torch.compile" for name in last],
+        *[f"{name}, torch.compile reduce-overhead" for name in last],
     ]
-    quick = [f"float32, {layouts[0]}", f"float32, {layouts[1]}", f"bfloat16 autocast, {layouts[1]}"]
-    assert names("cpu", quick=True)[1] == quick
-    assert set(names("cuda", quick=True)[1]) == {*quick, f"TF32, {layouts[1]}"}
+    assert set(quickly[1]) < set(theirs)
+
+
+def test_which_rows_stand_for_a_device():
+    assert rows.default_row("cpu").name == "capsjax float32"
+    assert rows.default_row("cuda").name == "capsjax bfloat16"
+    on_gpu = rows.automatic_rows("cuda")
+    assert [row.name for row in on_gpu] == ["capsjax TF32", "capsjax bfloat16"]
+    assert all(row.compute["conv"] == row.compute["votes"] == "auto" for row in on_gpu)
+
+
+@pytest.mark.parametrize("mode", ["", "default", "reduce-overhead", "max-autotune"])
+def test_every_step_of_a_cuda_graph_is_announced(mode, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from benchmarking import torch_cases
+
+    modes, calls = [], []
+
+    def compile(function, mode):
+        modes.append(mode)
+
+        def compiled(*arguments):
+            calls.append("forward")
+            return function(*arguments)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: calls.append("begin"))
+    row = rows.TorchRow("bfloat16", True, mode)
+    config = tiny_bench_config({})
+    for prepare in (
+        torch_cases.prepare_training,
+        functools.partial(torch_cases.prepare_inference, batch_size=4),
+    ):
+        prepare(config, SHAPE, row=row, device="cpu").run(2)
+    # The first call, and two more, in both tasks; a CPU has no CUDA graphs.
+    assert calls == ["forward"] * (6 if mode else 0)
+    assert modes == ([mode] * 2 if mode else [])
+
+    calls.clear()
+    torch_cases._begin_step(row, "cuda")
+    assert calls == (["begin"] if mode in ("reduce-overhead", "max-autotune") else [])
+
+
+def test_no_gradient_is_kept_for_the_next_row():
+    pytest.importorskip("torch")
+    from benchmarking import torch_cases
+
+    row, config = rows.TorchRow("float32"), tiny_bench_config({})
+    network = torch_cases.make_network(config, SHAPE, row, "cpu")
+    before = network.W.detach().clone()
+    torch_cases.prepare_training(config, SHAPE, row, "cpu", network).run(1)
+    assert not before.equal(network.W)
+    assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_pytorch_keeps_a_program_for_every_row():
@@ -306,12 +390,23 @@ def test_pytorch_keeps_a_program_for_every_row():
     assert ran == [*range(12)] * 2
 
 
+def test_a_gpu_is_timed_over_many_short_steps():
+    quick, whole = (compare.effort_for(Settings("cuda", q, 1)) for q in (True, False))
+    assert quick.seconds < whole.seconds
+    # The first call of a program is slow on a GPU: it must not be what the timing starts from.
+    assert min(quick.warmups, whole.warmups) >= 1
+    assert min(quick.least, whole.least) >= 10
+    assert compare.effort_for(Settings("cpu", True, 1)) == Effort(2, 0.5, 2, warmups=0)
+    assert compare.effort_for(Settings("cpu", False, 1)) == Effort(5, 3.0, 2)
+
+
 def test_a_gpu_is_told_how_exactly_to_multiply():
     precision = {row.name: row.matmul_precision for row in rows.capsjax_rows("cuda")}
     assert precision == {
         "capsjax float32, plain": "highest",
         "capsjax float32": "highest",
         "capsjax TF32": "tensorfloat32",
+        "capsjax bfloat16, lax": None,
         "capsjax bfloat16": None,
     }
     for name in filter(None, precision.values()):
@@ -395,6 +490,25 @@ def test_the_report_says_what_the_table_comes_to():
     assert "PyTorch d: failed: no compiler." in text
     assert "A note." in text
     assert "A processor, 2 cores, 16 GB; Python 3.12, jax 0.10, flax 0.12; 2025-01-01" in text
+
+
+def test_without_float32_the_most_exact_rows_of_pytorch_are_compared_with():
+    measured = [
+        row("capsjax TF32", "capsjax", "tf32", [1.0]),
+        row("capsjax bfloat16", "capsjax", "bfloat16", [0.5]),
+        row("PyTorch a", "PyTorch", "tf32", [2.0], layout="channels_last"),
+        row("PyTorch b", "PyTorch", "bfloat16", [3.0], layout="channels_last, torch.compile"),
+    ]
+    text = compare.markdown({"groups": [{**COMPARED, "rows": measured}]})
+    assert "| x best PyTorch TF32 |" in text
+    assert "full network, TF32: 2.00 x the best PyTorch TF32 (channels_last) (nominal" in text
+    assert (
+        "full network, bfloat16: 4.00 x the best PyTorch TF32 (channels_last), 6.00 x the best "
+        "PyTorch bfloat16 autocast (channels_last, torch.compile)"
+    ) in text
+    assert (
+        "| capsjax bfloat16 | 256 | 0.500 | 0.500 to 0.500 | 340 | - | - | 4.00 | - | - |" in text
+    )
 
 
 def test_the_share_of_routing_needs_both_sections():

@@ -20,9 +20,7 @@ def run(section: dict[str, Any], settings: Settings) -> None:
     """Measure, and leave in the section what there is when an interruption comes."""
     section["notes"] = []
     torch_cases = torch_here(section["notes"], settings.device)
-    # A call of train.py takes three seconds. The first step of a call is slower than the others,
-    # in both libraries, so there is never one alone.
-    effort = Effort(2, 0.5, 2, warmups=0) if settings.quick else Effort(5, 3.0, 2)
+    effort = effort_for(settings)
     groups = section["groups"] = []
     for network in settings.networks:
         preset = NETWORKS[network]
@@ -39,11 +37,22 @@ def run(section: dict[str, Any], settings: Settings) -> None:
             }
             groups.append(group)
             cases = products(settings.device, torch_cases)
-            cases += _capsjax_cases(preset, task, settings.device)
+            cases += _capsjax_cases(preset, task, settings)
             if torch_cases is not None:
                 torch_cases.reset()
                 cases += _torch_cases(torch_cases, preset, task, settings)
             measure(cases, group["rows"], effort, f"compare: {task}, {network} network")
+
+
+def effort_for(settings: Settings) -> Effort:
+    """How long to measure.
+
+    A call of train.py takes three seconds. The first step of a call is slower than the others, in
+    both libraries, so there is never one alone. A GPU takes hundreds of steps in a second.
+    """
+    if settings.device == "cuda":
+        return Effort(3, 0.5, 10) if settings.quick else Effort(5, 1.0, 10)
+    return Effort(2, 0.5, 2, warmups=0) if settings.quick else Effort(5, 3.0, 2)
 
 
 def torch_here(notes: list[str], device: str):
@@ -93,9 +102,9 @@ def products(device: str, torch_cases) -> list[Case]:
     return cases
 
 
-def _capsjax_cases(preset: str, task: str, device: str) -> list[Case]:
+def _capsjax_cases(preset: str, task: str, settings: Settings) -> list[Case]:
     states, cases = jax_cases.States(), []
-    for row in rows.capsjax_rows(device):
+    for row in rows.capsjax_rows(settings.device, settings.quick):
         config = jax_cases.bench_config(preset, row.compute, {"train.batch_size": BATCH_SIZE})
         if task == "training":
             prepare = functools.partial(jax_cases.prepare_training, states=states)
@@ -142,7 +151,8 @@ def markdown(section: dict[str, Any]) -> str:
 def _group_markdown(group: dict[str, Any]) -> str:
     flop, batch = group["operations"], group["batch_size"]
     rates = {precision: _rate_of_products(group, precision) for precision in PRECISIONS}
-    reference = median(best_row(group, "PyTorch", "float32"))
+    against = _reference_precision(group)
+    reference = median(best_row(group, "PyTorch", against))
     lines = []
     for row in group["rows"]:
         seconds = median(row)
@@ -170,7 +180,7 @@ def _group_markdown(group: dict[str, Any]) -> str:
         "GFLOP/s",
         "of float32 product",
         "of bfloat16 product",
-        "x best PyTorch float32",
+        f"x best PyTorch {TITLES[against]}",
         "memory, GB",
         "compilation, s",
     ]
@@ -188,6 +198,12 @@ def best_row(group: dict[str, Any], library: str, precision: str) -> dict[str, A
         and row["seconds"]
     ]
     return min(found, key=median, default=None)
+
+
+def _reference_precision(group: dict[str, Any]) -> str:
+    """The most exact precision that PyTorch was measured in; float32 without PyTorch."""
+    measured = [each for each in PRECISIONS if best_row(group, "PyTorch", each) is not None]
+    return measured[0] if measured else "float32"
 
 
 def _rate_of_products(group: dict[str, Any], precision: str) -> float | None:
@@ -208,7 +224,8 @@ def _ratio_lines(group: dict[str, Any], rates: dict[str, float | None]) -> list[
         if row is None:
             continue
         beside, shares = [], []
-        for other in dict.fromkeys(["float32", precision]):
+        # With PyTorch in that precision, and in all that are more exact.
+        for other in PRECISIONS[: PRECISIONS.index(precision) + 1]:
             best = best_row(group, "PyTorch", other)
             if best is not None:
                 times = number(median(best) / median(row))

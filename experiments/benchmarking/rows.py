@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
-# The plain reference form of capsjax and the form that it takes by itself.
+# The plain reference form of capsjax, the form that it takes by itself, and XLA's own convolutions.
 PLAIN = {"conv": "patches", "votes": "held"}
 FAST = {"conv": "auto", "votes": "auto"}
+LAX = {"conv": "lax", "votes": "held"}
 
 INSTALL = 'PyTorch is not installed, so it is not measured: `pip install -e ".[bench]"`'
 
@@ -23,22 +24,38 @@ class CapsjaxRow(NamedTuple):
     matmul_precision: str | None = None
 
 
+# Modes of torch.compile that record CUDA graphs and replay them.
+GRAPH_MODES = ("reduce-overhead", "max-autotune")
+
+
 class TorchRow(NamedTuple):
     """Attributes:
     precision: "float32", "tf32" or "bfloat16" (autocast).
     channels_last: layout of images and kernels.
-    compiled: with torch.compile.
+    mode: of torch.compile: "default", "reduce-overhead" or "max-autotune"; "" leaves it out.
     """
 
     precision: str
     channels_last: bool = False
-    compiled: bool = False
+    mode: str = ""
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch.compile is used."""
+        return bool(self.mode)
+
+    @property
+    def graphs(self) -> bool:
+        """Whether CUDA graphs are used, on a GPU."""
+        return self.mode in GRAPH_MODES
 
     @property
     def layout(self) -> str:
         """Layout and torch.compile, for people."""
         layout = "channels_last" if self.channels_last else "default layout"
-        return f"{layout}, torch.compile" if self.compiled else layout
+        if not self.compiled:
+            return layout
+        return f"{layout}, torch.compile{'' if self.mode == 'default' else f' {self.mode}'}"
 
     @property
     def name(self) -> str:
@@ -47,35 +64,70 @@ class TorchRow(NamedTuple):
         return f"PyTorch {titles[self.precision]}, {self.layout}"
 
 
-def capsjax_rows(device: str) -> list[CapsjaxRow]:
-    """The rows of capsjax on "cpu" or "cuda".
+def capsjax_rows(device: str, quick: bool = False) -> list[CapsjaxRow]:
+    """The rows of capsjax on "cpu" or "cuda"; with `quick`, on a GPU, none in full float32."""
+    bfloat16 = capsjax_row("capsjax bfloat16", "bfloat16", FAST, device)
+    exact = [
+        capsjax_row("capsjax float32, plain", "float32", PLAIN, device),
+        capsjax_row("capsjax float32", "float32", FAST, device),
+    ]
+    if device != "cuda":
+        return [*exact, bfloat16]
+    return [
+        *([] if quick else exact),
+        capsjax_row("capsjax TF32", "tf32", FAST, device),
+        capsjax_row("capsjax bfloat16, lax", "bfloat16", LAX, device),
+        bfloat16,
+    ]
+
+
+def automatic_rows(device: str) -> list[CapsjaxRow]:
+    """Those of the quick rows whose form is the one that capsjax takes by itself."""
+    return [row for row in capsjax_rows(device, True) if row.compute.items() >= FAST.items()]
+
+
+def default_row(device: str) -> CapsjaxRow:
+    """The row that stands for a device: bfloat16 on a GPU, float32 elsewhere."""
+    name = "capsjax bfloat16" if device == "cuda" else "capsjax float32"
+    return next(row for row in capsjax_rows(device) if row.name == name)
+
+
+def capsjax_row(name: str, precision: str, form: dict[str, str], device: str) -> CapsjaxRow:
+    """A row of a form in a precision: the one place that says how a precision is had.
 
     A GPU multiplies float32 matrices in TF32 unless told not to, so there it is told both.
     """
-    exact, rows = None, []
-    if device == "cuda":
-        exact = "highest"
-        rows = [CapsjaxRow("capsjax TF32", "tf32", {"dtype": "float32", **FAST}, "tensorfloat32")]
-    return [
-        CapsjaxRow("capsjax float32, plain", "float32", {"dtype": "float32", **PLAIN}, exact),
-        CapsjaxRow("capsjax float32", "float32", {"dtype": "float32", **FAST}, exact),
-        *rows,
-        CapsjaxRow("capsjax bfloat16", "bfloat16", {"dtype": "bfloat16", **FAST}),
-    ]
+    dtype = "bfloat16" if precision == "bfloat16" else "float32"
+    exactly = {"float32": "highest", "tf32": "tensorfloat32"} if device == "cuda" else {}
+    return CapsjaxRow(name, precision, {"dtype": dtype, **form}, exactly.get(precision))
 
 
 def torch_rows(device: str, quick: bool) -> list[TorchRow]:
     """The rows of PyTorch on "cpu" or "cuda"."""
-    if quick:
-        rows = [TorchRow("float32"), TorchRow("float32", True), TorchRow("bfloat16", True)]
-        return [*rows, TorchRow("tf32", True)] if device == "cuda" else rows
     if device == "cuda":
-        # torch.compile is given the precisions that people train in: on a GPU not full float32.
-        eager, compiled = ("float32", "tf32", "bfloat16"), ("tf32", "bfloat16")
-    else:
-        eager, compiled = ("float32", "bfloat16"), ("float32",)
+        return _torch_rows_of_a_gpu(quick)
+    if quick:
+        return [TorchRow("float32"), TorchRow("float32", True), TorchRow("bfloat16", True)]
     layouts = (False, True)
-    rows = [TorchRow(precision, layout) for precision in eager for layout in layouts]
-    return rows + [
-        TorchRow(precision, layout, True) for precision in compiled for layout in layouts
-    ]
+    rows = [TorchRow(precision, last) for precision in ("float32", "bfloat16") for last in layouts]
+    return rows + [TorchRow("float32", last, "default") for last in layouts]
+
+
+def _torch_rows_of_a_gpu(quick: bool) -> list[TorchRow]:
+    """What a user would pick on a GPU.
+
+    torch.compile is given the precisions that people train in, not full float32. CUDA graphs alone
+    ("reduce-overhead") compile much faster than "max-autotune", which tries out kernels besides
+    and takes up to a minute for a row, so the quick measurement leaves that one out.
+    """
+    precisions, layouts = ("tf32", "bfloat16"), (False, True)
+    if quick:
+        modes = ("", "default", "reduce-overhead")
+        return [TorchRow(precision, True, mode) for mode in modes for precision in precisions]
+    rows = [TorchRow(precision, last) for precision in ("float32", *precisions) for last in layouts]
+    for mode in ("default", "reduce-overhead", "max-autotune"):
+        for precision in precisions:
+            # CUDA graphs change nothing about the kernels: the faster layout will do for them.
+            chosen = (True,) if mode == "reduce-overhead" else layouts
+            rows += [TorchRow(precision, last, mode) for last in chosen]
+    return rows

@@ -1,7 +1,7 @@
 """Cases of PyTorch: training steps, inference and products of matrices. Imports torch."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch._dynamo
@@ -43,6 +43,11 @@ def make_network(
     return network.to(memory_format=_layout(row))
 
 
+def make_optimizer(network: torch.nn.Module, rate: float, device: str) -> torch.optim.Optimizer:
+    """Adam, on a GPU in one kernel for all parameters."""
+    return torch.optim.Adam(network.parameters(), lr=rate, fused=True if device == "cuda" else None)
+
+
 def prepare_training(
     config: ConfigDict,
     image_shape: tuple[int, int, int],
@@ -55,32 +60,38 @@ def prepare_training(
     Args:
       config: of the network; its batch size and learning rate.
       image_shape: (h, w, c).
-      row: precision and layout.
+      row: precision, layout and mode of torch.compile.
       device: "cpu" or "cuda".
       network: to train, instead of a new one.
     """
     with _Memory(device) as memory:
         network = network or make_network(config, image_shape, row, device)
         images, labels = _batch(config.train.batch_size, image_shape, row, device)
-        optimizer = torch.optim.Adam(network.parameters(), lr=config.schedule.learning_rate)
+        optimizer = make_optimizer(network, config.schedule.learning_rate, device)
         weight = config.loss_weights.reconstruction
 
         def loss(images, labels):
             return loss_of(network, images, labels, weight)
 
-        forward = torch.compile(loss) if row.compiled else loss
+        forward = _compiled(loss, row)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            _begin_step(row, device)
+            with precision(row.precision, device):
+                value = forward(images, labels)
+            value.backward()
+            optimizer.step()
 
         def run(count: int) -> None:
             for _ in range(count):
-                optimizer.zero_grad()
-                with precision(row.precision, device):
-                    value = forward(images, labels)
-                value.backward()
-                optimizer.step()
+                step()
+            # The gradients may lie in memory of a CUDA graph, which the next row's graph reuses.
+            optimizer.zero_grad()
             _wait(device)
 
-        seconds = first_call(run)
-    return Prepared(run, seconds, _facts(row, seconds, memory))
+        first, once = _first_calls(run, device)
+    return Prepared(run, once, _facts(row, first, memory))
 
 
 def prepare_inference(
@@ -94,16 +105,17 @@ def prepare_inference(
     with _Memory(device) as memory:
         network = make_network(config, image_shape, row, device).eval()
         images, _ = _batch(batch_size, image_shape, row, device)
-        forward = torch.compile(network) if row.compiled else network
+        forward = _compiled(network, row)
 
         def run(count: int) -> None:
             with torch.inference_mode(), precision(row.precision, device):
                 for _ in range(count):
+                    _begin_step(row, device)
                     forward(images)
             _wait(device)
 
-        seconds = first_call(run)
-    return Prepared(run, seconds, _facts(row, seconds, memory))
+        first, once = _first_calls(run, device)
+    return Prepared(run, once, _facts(row, first, memory))
 
 
 def prepare_product(size: int, name: str, device: str) -> Prepared:
@@ -127,6 +139,29 @@ def check_device(device: str) -> None:
         raise Skipped(f"PyTorch is not measured on {device}")
     if device == "cuda" and not torch.cuda.is_available():
         raise Skipped("PyTorch is installed without CUDA, so it is not measured")
+
+
+def _compiled(function: Callable, row: TorchRow) -> Callable:
+    return torch.compile(function, mode=row.mode) if row.compiled else function
+
+
+def _begin_step(row: TorchRow, device: str) -> None:
+    """Tell CUDA graphs that what the last step has put out will not be read any more."""
+    if row.graphs and device == "cuda":
+        torch.compiler.cudagraph_mark_step_begin()
+
+
+def _first_calls(run: Callable[[int], None], device: str) -> tuple[float, float]:
+    """Seconds of the first call, and of one that is like all that follow.
+
+    On a GPU the first call loads libraries and chooses kernels, and a CUDA graph is recorded at
+    the second: what fails there is noted as what fails to compile is.
+    """
+    first = first_call(run)
+    if device != "cuda":
+        return first, first
+    run(3)
+    return first, first_call(run)
 
 
 class _Memory:
