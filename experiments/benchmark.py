@@ -3,10 +3,12 @@
     python experiments/benchmark.py --quick
     python experiments/benchmark.py --json=benchmark.json --figures=figures
     python experiments/benchmark.py --sections=compare,memory
+    python experiments/benchmark.py --sections=profile --row="capsjax bfloat16"
 
-Sections: compare (training and inference, capsjax and PyTorch), memory (votes held and recomputed,
-whole steps), scaling (batch size, routing rounds, image size), population (eight trials in one
-program), startup (of train.py), evaluation (10,000 images) and, on a GPU, epoch. PyTorch is
+Sections: compare (training and inference, capsjax and PyTorch), profile (the operations of a
+training step by time), memory (votes held and recomputed, whole steps), scaling (batch size,
+routing rounds, image size), population (eight trials in one program), startup (of train.py),
+evaluation (10,000 images) and, on a GPU, epoch. PyTorch is
 measured where it is installed: pip install -e ".[bench]". Ctrl-C ends with what has been measured
 so far.
 """
@@ -26,7 +28,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import command_line
 import jax
 from absl import flags
-from benchmarking import compare, evaluation, memory, population, scaling, startup
+from benchmarking import compare, evaluation, memory, population, profiling, scaling, startup
 from benchmarking.jax_cases import device_name
 from benchmarking.machine import machine_memory
 from benchmarking.settings import Settings
@@ -51,6 +53,7 @@ class Section(NamedTuple):
 
 SECTIONS = {
     "compare": Section(compare.run, compare.markdown),
+    "profile": Section(profiling.run, profiling.markdown),
     "memory": Section(memory.run, memory.markdown),
     "scaling": Section(scaling.run, scaling.markdown),
     "population": Section(population.run, population.markdown),
@@ -61,11 +64,16 @@ SECTIONS = {
 
 
 def define_flags() -> None:
-    flags.DEFINE_bool("quick", False, "A minute and a half: training, fewer forms and repeats.")
+    flags.DEFINE_bool(
+        "quick",
+        False,
+        "A minute and a half: training, fewer forms and repeats.",
+    )
     flags.DEFINE_string("json", "", "File for all numbers; it must not exist yet.")
     flags.DEFINE_string("figures", "", "Folder for the figures of the section scaling.")
     flags.DEFINE_list("tasks", [], "Of compare: training, inference; both, but with --quick.")
     flags.DEFINE_list("networks", [], "Of compare: full, small; both by default.")
+    flags.DEFINE_multi_string("row", [], "Of profile: a row of capsjax in compare; repeatable.")
     flags.DEFINE_list("sections", [], f"Which of {', '.join(SECTIONS)}; all by default.")
 
 
@@ -75,6 +83,7 @@ def main() -> None:
         look_up(dict.fromkeys(known["tasks"]), task, "task")
     for network in FLAGS.networks:
         look_up(dict.fromkeys(known["networks"]), network, "network")
+    profiling.profiled_rows(Settings(device_name(), FLAGS.quick, 0, rows=tuple(FLAGS.row)))
     names = chosen_sections(FLAGS.sections, FLAGS.quick, device_name())
     if FLAGS.figures and "scaling" not in names:
         raise ValueError("--figures draws the section 'scaling', which is not to be measured")
@@ -88,7 +97,7 @@ def main() -> None:
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
 
-    results = measure_sections(names, FLAGS.quick, FLAGS.tasks, FLAGS.networks)
+    results = measure_sections(names, FLAGS.quick, FLAGS.tasks, FLAGS.networks, FLAGS.row)
     print(markdown(results))
     if json_file is not None:
         write_json(json_file, results)
@@ -123,7 +132,11 @@ def chosen_sections(wanted: list[str], quick: bool, device: str) -> list[str]:
 
 
 def measure_sections(
-    names: list[str], quick: bool, tasks: Sequence[str] = (), networks: Sequence[str] = ()
+    names: list[str],
+    quick: bool,
+    tasks: Sequence[str] = (),
+    networks: Sequence[str] = (),
+    rows: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure, until all is done or Ctrl-C ends it. A section that fails is not the end of all.
 
@@ -147,11 +160,7 @@ def measure_sections(
         "interrupted": False,
         "sections": {},
     }
-    settings = Settings(device_name(), quick, limit)
-    if quick or tasks:
-        settings = settings._replace(tasks=tuple(tasks) or ("training",))
-    if networks:
-        settings = settings._replace(networks=tuple(networks))
+    settings = make_settings(device_name(), quick, limit, tasks, networks, rows)
     try:
         for name in names:
             section = results["sections"][name] = {}
@@ -163,6 +172,23 @@ def measure_sections(
     except KeyboardInterrupt:
         results["interrupted"] = True
     return results
+
+
+def make_settings(
+    device: str,
+    quick: bool,
+    memory_bytes: int,
+    tasks: Sequence[str] = (),
+    networks: Sequence[str] = (),
+    rows: Sequence[str] = (),
+) -> Settings:
+    """What all sections are told, from what the user asked for."""
+    settings = Settings(device, quick, memory_bytes, rows=tuple(rows))
+    if quick or tasks:
+        settings = settings._replace(tasks=tuple(tasks) or ("training",))
+    if networks:
+        settings = settings._replace(networks=tuple(networks))
+    return settings
 
 
 HARDWARE = ("platform", "processor", "cpu_count", "device", "device_count", "backend")

@@ -17,6 +17,7 @@ from benchmarking import (
     jax_cases,
     memory,
     population,
+    profiling,
     rows,
     scaling,
     startup,
@@ -582,8 +583,8 @@ def test_numbers_have_three_digits(value, text):
 
 
 def flags(monkeypatch, **values):
-    none = {"sections": [], "tasks": [], "networks": [], "quick": False, "json": "", "figures": ""}
-    values = {**none, **values}
+    lists = {key: [] for key in ("sections", "tasks", "networks", "row")}
+    values = {**lists, "quick": False, "json": "", "figures": "", **values}
     monkeypatch.setattr(benchmark, "FLAGS", types.SimpleNamespace(**values))
 
 
@@ -612,9 +613,14 @@ def test_a_wrong_section_is_one_line_with_the_nearest():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"tasks": ["train"]}, "training"), ({"networks": ["ful"]}, "full")]
+    ("wrong", "message"),
+    [
+        ({"tasks": ["train"]}, "training"),
+        ({"networks": ["ful"]}, "full"),
+        ({"row": ["capsjax bfloat"]}, "capsjax bfloat16"),
+    ],
 )
-def test_a_wrong_task_or_network_names_the_nearest(monkeypatch, wrong, message):
+def test_a_wrong_task_network_or_row_names_the_nearest(monkeypatch, wrong, message):
     flags(monkeypatch, **wrong)
     with pytest.raises(ValueError, match=f"did you mean '{message}'"):
         benchmark.main()
@@ -624,6 +630,7 @@ def test_which_sections_are_measured():
     on_cpu = [name for name in benchmark.SECTIONS if name != "epoch"]
     assert benchmark.chosen_sections([], False, "cpu") == on_cpu
     assert benchmark.chosen_sections([], False, "cuda") == list(benchmark.SECTIONS)
+    assert benchmark.chosen_sections([], True, "cpu") == ["compare"]
     assert benchmark.chosen_sections([], True, "cuda") == ["compare"]
     assert benchmark.chosen_sections(["memory"], True, "cpu") == ["memory"]
     with pytest.raises(ValueError, match="is for a GPU"):
@@ -679,6 +686,187 @@ def test_a_section_that_fails_does_not_take_the_others_with_it(tmp_path, monkeyp
     section = json.loads((tmp_path / "results.json").read_text())["sections"]["compare"]
     assert section["error"] == "RuntimeError: out of memory"
     assert "Not all was measured: RuntimeError" in capsys.readouterr().out
+
+
+def line(name, *events):
+    """A line of a trace, of events (name, start, duration in ns) with the HLO operation or not."""
+    made = []
+    for event, start, duration, *hlo in events:
+        stats = [("hlo_op", each) for each in hlo]
+        made.append(
+            types.SimpleNamespace(name=event, start_ns=start, duration_ns=duration, stats=stats)
+        )
+    return types.SimpleNamespace(name=name, events=made)
+
+
+def plane(name, *lines):
+    return types.SimpleNamespace(name=name, lines=lines)
+
+
+PROGRAM = """
+HloModule jit_train_steps
+%fused_computation (p: f32[4]) -> f32[4] {
+  ROOT %add.1 = f32[4]{0} add(%p, %p), metadata={op_name="jit(f)/while/body/add"}
+}
+%body (t: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %loop_add_fusion.2 = f32[4]{0} fusion(%p), kind=kLoop, metadata={op_name="jit(f)/while/body/Adam/add" stack_frame_id=1}
+  %cudnn-conv.1 = (f32[4]{0}, u8[0]{0}) custom-call(%p), custom_call_target="c", metadata={op_name="jit(f)/while/body/conv"}
+  copy.3 = f32[4]{0} copy(%loop_add_fusion.2)
+}
+ENTRY %main (a: f32[4]) -> f32[4] {
+  ROOT %while.5 = (s32[], /*index=1*/f32[4]{0:T(128)}) while(%t), condition=%c, body=%body
+}
+"""  # noqa: E501 - as XLA writes it
+
+
+def test_the_instructions_of_a_program_are_read():
+    assert profiling.instructions(PROGRAM) == {
+        "add.1": ("add", "jit(f)/while/body/add"),
+        "loop_add_fusion.2": ("fusion", "jit(f)/while/body/Adam/add"),
+        "cudnn-conv.1": ("custom-call", "jit(f)/while/body/conv"),
+        "copy.3": ("copy", ""),
+        "while.5": ("while", ""),
+    }
+
+
+def test_every_kernel_of_a_gpu_counts_once():
+    kernels = [
+        ("sm90_conv", 1000, 300, "cudnn-conv.1"),
+        ("loop_add_fusion_2", 1300, 100, "command_buffer_7"),
+        ("sm90_conv", 2000, 500, "cudnn-conv.1"),
+        ("MemcpyD2H", 2600, 100, "while.5"),
+    ]
+    planes = [
+        plane("/host:CPU", line("python", ("call", 0, 9000), ("copy.3", 0, 9000, "copy.3"))),
+        plane(
+            "/device:GPU:0",
+            line("Steps", ("1", 1000, 2000)),
+            line("XLA Modules", ("jit_train_steps", 1000, 2000)),
+            line("XLA Ops", *[(hlo, start, length, hlo) for _, start, length, hlo in kernels]),
+            line("Stream #13(Compute)", *kernels),
+            # Runs beside the second convolution, within its time.
+            line("Stream #14(MemcpyD2D)", ("MemcpyD2D", 2200, 200)),
+            line("Launch Stats", ("x", 1000, 2000)),
+        ),
+        plane("/host:metadata"),
+    ]
+    program = profiling.instructions(PROGRAM)
+    profile = profiling.summarize(profiling.device_events(planes), program, 2)
+    assert profile["count"] == 2.5
+    assert profile["total_microseconds"] == pytest.approx(1.2 / 2)
+    assert profile["busy_microseconds"] == pytest.approx(1.0 / 2)
+    assert profile["span_microseconds"] == pytest.approx(1.7 / 2)
+    by_name = {operation["name"]: operation for operation in profile["operations"]}
+    assert list(by_name) == ["sm90_conv", "MemcpyD2D", "loop_add_fusion_2", "MemcpyD2H"]
+    assert by_name["sm90_conv"] == {
+        "name": "sm90_conv",
+        "hlo": "cudnn-conv.1",
+        "source": "jit(f)/while/body/conv",
+        "times": 1.0,
+        "microseconds": pytest.approx(0.4),
+        "share": pytest.approx(2 / 3),
+    }
+    assert (by_name["MemcpyD2D"]["hlo"], by_name["MemcpyD2D"]["source"]) == ("", "")
+    # In a CUDA graph the trace names the graph; the kernel's own name tells the operation.
+    assert by_name["loop_add_fusion_2"]["hlo"] == "loop_add_fusion.2"
+    assert by_name["loop_add_fusion_2"]["source"] == "jit(f)/while/body/Adam/add"
+
+
+def test_kernels_that_have_one_name_are_told_apart_by_their_operation():
+    kernels = [("gemm", 0, 100, "dot.1"), ("gemm", 100, 300, "dot.2"), ("gemm", 400, 50, "dot.1")]
+    planes = [plane("/device:GPU:0", line("Stream #1", *kernels))]
+    operations = profiling.summarize(profiling.device_events(planes), {}, 1)["operations"]
+    found = [(each["hlo"], each["times"], each["microseconds"]) for each in operations]
+    assert found == [("dot.2", 1, pytest.approx(0.3)), ("dot.1", 2, pytest.approx(0.15))]
+
+
+def test_operations_on_a_cpu_count_without_those_inside_them():
+    planes = [
+        plane(
+            "/host:CPU",
+            line("python", ("train", 0, 5000)),
+            line(
+                "worker 1",
+                ("while.5", 0, 1000, "while.5"),
+                ("call.9", 100, 500, "call.9"),
+                ("loop_add_fusion.2", 200, 300, "loop_add_fusion.2"),
+                ("Wait", 700, 100),
+            ),
+            # The body of the loop goes on in another thread.
+            line("worker 2", ("copy.3", 600, 200, "copy.3")),
+        )
+    ]
+    program = profiling.instructions(PROGRAM)
+    profile = profiling.summarize(profiling.device_events(planes), program, 1)
+    found = {each["name"]: each["microseconds"] for each in profile["operations"]}
+    assert found == pytest.approx({"loop_add_fusion.2": 0.3, "call.9": 0.2, "copy.3": 0.2})
+    assert profile["total_microseconds"] == pytest.approx(0.7)
+    assert profile["busy_microseconds"] == pytest.approx(0.7)
+
+
+def test_a_trace_without_operations_is_an_error(tmp_path):
+    with pytest.raises(RuntimeError, match="no operations"):
+        profiling.device_events([plane("/host:CPU", line("python", ("call", 0, 1)))])
+    with pytest.raises(OSError, match="left no trace"):
+        profiling.read_trace(tmp_path)
+
+
+def test_a_real_profile_adds_up(monkeypatch):
+    monkeypatch.setattr(jax_cases, "STEPS_OF_AN_EPOCH", 5)
+    monkeypatch.setattr(profiling, "MOST_OPERATIONS", 10_000)
+    config = tiny_bench_config({"dtype": "float32", **rows.PLAIN})
+    profile = profiling.profile_training(config, SHAPE)
+    operations = profile["operations"]
+    assert profile["steps"] == 5
+    assert sum(each["share"] for each in operations) == pytest.approx(1)
+    assert sum(each["times"] for each in operations) == pytest.approx(profile["count"])
+    total = sum(each["microseconds"] for each in operations)
+    assert total == pytest.approx(profile["total_microseconds"])
+    assert 0 < profile["busy_microseconds"] <= profile["span_microseconds"]
+    assert profile["busy_microseconds"] <= 1.001 * total
+    times = [each["microseconds"] for each in operations]
+    assert times == sorted(times, reverse=True)
+    assert not any(each["name"].startswith("while") for each in operations)
+    # Every step multiplies the primary capsules with W once, and once again for the gradient.
+    votes = [each for each in operations if "class_layer" in each["source"]]
+    assert any(each["times"] == 1 for each in votes)
+    assert json.loads(json.dumps(profile)) == profile
+
+    text = profiling.markdown({"profiles": [{"name": "a row", "batch_size": 4, **profile}]})
+    assert "a row, batch 4: a step takes" in text
+    assert f"| `{operations[0]['name']}` |" in text
+    assert "operations are 100 % of all." in text
+
+
+def test_the_section_profile_takes_the_row_that_is_named(monkeypatch):
+    seen = []
+
+    def profile_training(config, image_shape, matmul_precision):
+        seen.append((config.model.compute.to_dict(), config.train.batch_size, matmul_precision))
+        return {"steps": 20}
+
+    monkeypatch.setattr(profiling, "profile_training", profile_training)
+    section = {}
+    profiling.run(section, Settings("cuda", True, 1, rows=("capsjax bfloat16, lax",)))
+    profiling.run({}, Settings("cuda", True, 1))
+    profiling.run({}, Settings("cpu", False, 1))
+    profiling.run({}, Settings("cuda", False, 1, rows=("capsjax TF32",)))
+    assert [profile["name"] for profile in section["profiles"]] == ["capsjax bfloat16, lax"]
+    assert seen == [
+        ({"dtype": "bfloat16", **rows.LAX}, 128, None),
+        ({"dtype": "bfloat16", **rows.FAST}, 128, None),
+        ({"dtype": "float32", **rows.FAST}, 128, None),
+        ({"dtype": "float32", **rows.FAST}, 128, "tensorfloat32"),
+    ]
+
+
+def test_long_names_of_kernels_fit_a_table():
+    name = "void cutlass::Kernel2<a|b>" + 80 * "x" + "end"
+    shown = profiling._code(name)
+    assert len(shown) <= 72
+    assert shown.startswith("`void cutlass::Kernel2<a/b>xxx")
+    assert shown.endswith("xend`")
+    assert profiling._code("") == "-"
 
 
 def test_the_memory_of_votes_is_measured(monkeypatch):

@@ -103,7 +103,7 @@ def prepare_training(
         if int(state.step) != count:
             raise RuntimeError(f"{int(state.step)} steps instead of {count}: {health}")
 
-    return Prepared(run, first_call(run), facts, most=built.steps_per_epoch)
+    return Prepared(run, first_call(run), facts, built.steps_per_epoch, compiled.as_text)
 
 
 def compile_training(config, built, images, labels, matmul_precision=None):

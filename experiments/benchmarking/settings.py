@@ -10,6 +10,7 @@ class Settings(NamedTuple):
     memory_bytes: that programs may use: of the machine, or of its GPU.
     tasks: of the section "compare": "training", "inference" or both.
     networks: of the same: "full", "small" or both.
+    rows: names of the rows of capsjax for the section "profile"; the device's own by default.
     """
 
     device: str
@@ -17,3 +18,4 @@ class Settings(NamedTuple):
     memory_bytes: int
     tasks: tuple[str, ...] = ("training", "inference")
     networks: tuple[str, ...] = ("full", "small")
+    rows: tuple[str, ...] = ()

@@ -27,12 +27,14 @@ class Prepared(NamedTuple):
     once: seconds that the first call took, roughly; the timing starts from it.
     facts: what is known before the timing, such as "compile_seconds" and "memory_bytes".
     most: the largest number that `run` can be called with.
+    program: gives the text of the compiled program, where there is one.
     """
 
     run: Callable[[int], None]
     once: float
     facts: dict[str, Any]
     most: int = 1_000_000
+    program: Callable[[], str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
