@@ -631,10 +631,21 @@ def test_which_sections_are_measured():
     assert benchmark.chosen_sections([], False, "cpu") == on_cpu
     assert benchmark.chosen_sections([], False, "cuda") == list(benchmark.SECTIONS)
     assert benchmark.chosen_sections([], True, "cpu") == ["compare"]
-    assert benchmark.chosen_sections([], True, "cuda") == ["compare"]
+    on_gpu = ["compare", "profile", "epoch", "evaluation"]
+    assert benchmark.chosen_sections([], True, "cuda") == on_gpu
     assert benchmark.chosen_sections(["memory"], True, "cpu") == ["memory"]
     with pytest.raises(ValueError, match="is for a GPU"):
         benchmark.chosen_sections(["epoch"], False, "cpu")
+
+
+def test_the_quick_settings():
+    cpu, gpu = (benchmark.make_settings(device, True, 1) for device in ("cpu", "cuda"))
+    assert cpu.tasks == gpu.tasks == ("training",)
+    assert (cpu.networks, gpu.networks) == (("full", "small"), ("full",))
+    whole = benchmark.make_settings("cuda", False, 1, rows=["capsjax TF32"])
+    assert whole == Settings("cuda", False, 1, rows=("capsjax TF32",))
+    chosen = benchmark.make_settings("cuda", True, 1, ["inference"], ["small"])
+    assert (chosen.tasks, chosen.networks) == (("inference",), ("small",))
 
 
 def use_section(monkeypatch, cases):
@@ -943,5 +954,23 @@ def test_an_epoch_is_one_call(monkeypatch):
     assert set(counts) == {468}
     assert section["rows"][0]["count"] == 1
     assert section["images"] == 59_904
+    quick = {}
+    evaluation.run_epoch(quick, Settings("cuda", True, 10**9))
+    assert len(quick["rows"][0]["seconds"]) < len(section["rows"][0]["seconds"])
     with pytest.raises(ValueError, match="for a GPU"):
         evaluation.run_epoch({}, Settings("cpu", False, 10**9))
+
+
+def test_which_rows_are_evaluated(monkeypatch):
+    def prepare(*_):
+        return Prepared(lambda count: None, 0.001, {})
+
+    def names(device, quick):
+        section = {}
+        evaluation.run(section, Settings(device, quick, 1))
+        return [row["name"] for row in section["rows"]]
+
+    monkeypatch.setattr(jax_cases, "prepare_evaluation", prepare)
+    assert names("cuda", True) == ["capsjax TF32", "capsjax bfloat16"]
+    for device, quick in (("cuda", False), ("cpu", True), ("cpu", False)):
+        assert names(device, quick) == [row.name for row in rows.capsjax_rows(device)]

@@ -18,7 +18,9 @@ def run(section: dict[str, Any], settings: Settings) -> None:
     what = f"evaluation of {TEST_IMAGES:,} images"
     section |= {"images": TEST_IMAGES, "what": what, "rows": []}
     cases = []
-    for row in rows.capsjax_rows(settings.device):
+    small = settings.quick and settings.device == "cuda"
+    measured = (rows.automatic_rows if small else rows.capsjax_rows)(settings.device)
+    for row in measured:
         config = jax_cases.bench_config("paper", row.compute)
         prepare = functools.partial(
             jax_cases.prepare_evaluation, config, IMAGE_SHAPE, TEST_IMAGES, row.matmul_precision
@@ -42,7 +44,7 @@ def run_epoch(section: dict[str, Any], settings: Settings) -> None:
         "what": f"training, {STEPS} steps of {BATCH_SIZE} images",
         "rows": [],
     }
-    row = rows.capsjax_rows("cuda")[-1]
+    row = rows.default_row("cuda")
     config = jax_cases.bench_config("paper", row.compute, {"train.batch_size": BATCH_SIZE})
 
     def prepare() -> Prepared:
@@ -51,7 +53,8 @@ def run_epoch(section: dict[str, Any], settings: Settings) -> None:
         whole = functools.partial(_epochs, steps.run)
         return Prepared(whole, steps.once * STEPS, steps.facts, most=1)
 
-    measure([Case(row.name, prepare)], section["rows"], Effort(3, 1.0), "epoch")
+    effort = Effort(2, 0.5) if settings.quick else Effort(3, 1.0)
+    measure([Case(row.name, prepare)], section["rows"], effort, "epoch")
 
 
 def _epochs(run_steps, count: int) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 class Settings(NamedTuple):
     """Attributes:
     device: "cpu", "cuda" or JAX's name of another.
-    quick: measure less, in a minute and a half.
+    quick: measure less, in a minute and a half; four minutes on a GPU.
     memory_bytes: that programs may use: of the machine, or of its GPU.
     tasks: of the section "compare": "training", "inference" or both.
     networks: of the same: "full", "small" or both.
