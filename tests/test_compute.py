@@ -139,7 +139,7 @@ def test_recomputed_votes_exist_for_those_who_look_alone(votes):
 def test_conv_takes_its_form_and_its_type():
     x, kernel = normal(0, 2, 9, 8, 3), normal(1, 3, 3, 3, 4)
     params = {"params": {"kernel": kernel, "bias": jnp.zeros(4)}}
-    for form in ("patches", "fourier", "lax"):
+    for form in ("patches", "strips", "fourier", "lax"):
         for dtype in ("float32", "bfloat16"):
             layer = Conv(4, 3, 2, compute=Compute(conv=form, dtype=dtype))
             expected = jax.jit(functools.partial(conv2d, stride=2, form=form, dtype=dtype))
@@ -211,7 +211,7 @@ def test_parameters_do_not_depend_on_how_it_is_computed():
     assert {leaf.dtype for leaf in jax.tree.leaves(trees)} == {np.dtype("float32")}
 
 
-@pytest.mark.parametrize("conv", ["patches", "fourier", "lax"])
+@pytest.mark.parametrize("conv", ["patches", "strips", "fourier", "lax"])
 def test_bfloat16_is_close_and_all_that_is_seen_is_float32(params, plain, conv):
     out, gradients = apply_to(params, dtype="bfloat16", conv=conv, votes="held")
     assert {leaf.dtype for leaf in jax.tree.leaves((out, gradients))} == {np.dtype("float32")}
@@ -222,13 +222,15 @@ def test_bfloat16_is_close_and_all_that_is_seen_is_float32(params, plain, conv):
 
 
 def test_chosen_forms_of_the_paper(monkeypatch):
-    def forms(batch_size=128, **compute):
-        config = make_config()
+    def forms(batch_size=128, preset="paper", **compute):
+        config = make_config(preset)
         config.model.compute.update(compute)
         return build(config, (28, 28, 1), 10, 1000).model.chosen_forms(batch_size)
 
     assert forms() == {"conv": "patches", "primary_caps": "fourier", "votes": "recomputed"}
     assert forms(1) == {"conv": "patches", "primary_caps": "patches", "votes": "recomputed"}
+    small = {"conv": "strips", "primary_caps": "fourier", "votes": "recomputed"}
+    assert forms(preset="paper,small") == small
     asked = {"conv": "lax", "primary_caps": "lax", "votes": "held"}
     assert forms(conv="lax", votes="held") == asked
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from capsjax import conv
+from capsjax.conv.strips import MAX_STRIP, _cut
 
-FORMS = ("patches", "fourier", "lax")
+FORMS = ("patches", "strips", "fourier", "lax")
 
 # Neither the images nor the kernels are square, and there are several channels.
 SHAPES = {
@@ -17,6 +18,7 @@ SHAPES = {
     "kernel as large as the image": ((2, 4, 5, 2), (4, 5, 2, 3)),
     "one pixel": ((2, 4, 5, 2), (1, 1, 2, 3)),
     "one image, one channel": ((1, 6, 8, 1), (3, 3, 1, 1)),
+    "a strip that the outputs fill in part": ((2, 4, 11, 2), (2, 3, 2, 3)),
 }
 
 
@@ -42,6 +44,7 @@ def test_the_forms_agree_in_value_and_gradients(operands, stride):
         (dx, dkernel), out = jax.jit(gradient, static_argnums=2)(*operands, form)
         results[form] = {"out": out, "dx": dx, "dkernel": dkernel}
     chex.assert_trees_all_close(results["patches"], results["lax"], atol=2e-5)
+    chex.assert_trees_all_close(results["strips"], results["lax"], atol=2e-5)
     chex.assert_trees_all_close(results["fourier"], results["lax"], atol=2e-5)
 
 
@@ -122,6 +125,22 @@ def test_chosen_form_of_the_paper_on_a_cpu(layer, form):
     assert conv.choose_form(*layer) == form
 
 
+@pytest.mark.parametrize(
+    ("layer", "form"),
+    [
+        (((128, 28, 28, 1), (9, 9, 1, 64), 1), "strips"),  # the first of the small network
+        (((1, 28, 28, 1), (9, 9, 1, 64), 1), "strips"),
+        (((128, 32, 32, 3), (9, 9, 3, 64), 1), "strips"),
+        (((128, 28, 28, 1), (9, 9, 1, 128), 1), "patches"),  # the zeros cost too much
+        (((128, 28, 28, 1), (3, 3, 1, 32), 1), "patches"),
+        (((128, 28, 28, 1), (9, 9, 1, 64), 2), "patches"),
+        (((1, 28, 28, 4), (9, 9, 4, 64), 1), "patches"),  # not measured
+    ],
+)
+def test_strips_are_for_few_channels_and_features(layer, form):
+    assert conv.choose_form(*layer) == form
+
+
 @pytest.mark.parametrize("backend", ["gpu", "tpu"])
 @pytest.mark.parametrize("layer", [FIRST, SECOND])
 def test_chosen_form_of_an_accelerator_is_its_own(monkeypatch, layer, backend):
@@ -150,6 +169,32 @@ def test_auto_computes_in_the_chosen_form(images, form):
         for form in (*FORMS, "auto")
     }
     assert [name for name in FORMS if programs[name] == programs["auto"]] == [form]
+
+
+@pytest.mark.parametrize("columns", range(1, 30))
+def test_strips_cover_a_row_and_little_else(columns):
+    strip, strips = _cut(columns)
+    assert 1 <= strip <= MAX_STRIP
+    assert strip * strips - strips < columns <= strip * strips
+
+
+def test_strips_of_several_operations_at_once():
+    x, kernels = normal(0, (3, 2, 7, 9, 1)), normal(1, (3, 3, 4, 1, 2))
+    batched = jax.vmap(lambda x, kernel: conv.conv2d(x, kernel, form="strips"))(x, kernels)
+    for got, *operands in zip(batched, x, kernels, strict=True):
+        np.testing.assert_allclose(got, conv.conv2d(*operands, form="lax"), atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_strips_round_as_patches_do(stride):
+    x, kernel = normal(0, (2, 12, 11, 1)), normal(1, (3, 4, 1, 5))
+
+    def weighted(kernel, form):
+        out = conv.conv2d(x, kernel, stride, form, "bfloat16")
+        return jnp.sum(normal(2, out.shape) * out), out
+
+    gradient = jax.grad(weighted, has_aux=True)
+    chex.assert_trees_all_close(gradient(kernel, "strips"), gradient(kernel, "patches"), atol=1e-4)
 
 
 def test_patches_are_flattened_by_row_column_channel():

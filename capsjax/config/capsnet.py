@@ -89,7 +89,7 @@ def make_paper() -> ConfigDict:
     # Operands of convolutions and votes: "float32", or "bfloat16", faster where the machine has
     # instructions for it. All else is float32 always.
     compute.dtype = "float32"
-    # Form of the convolutions: "auto", "patches", "fourier" or "lax" (see `capsjax.conv`).
+    # Form of the convolutions: "auto", "patches", "strips", "fourier" or "lax" (`capsjax.conv`).
     compute.conv = "auto"
     # Votes are "held" in memory or "recomputed" where routing needs them; or "auto".
     compute.votes = "auto"

@@ -73,7 +73,7 @@ def make_capsule_pooling() -> ConfigDict:
     compute = model.compute = ConfigDict()
     # Operands of convolutions: "float32" or "bfloat16". All else is float32 always.
     compute.dtype = "float32"
-    # Form of the convolutions: "auto", "patches", "fourier" or "lax" (see `capsjax.conv`).
+    # Form of the convolutions: "auto", "patches", "strips", "fourier" or "lax" (`capsjax.conv`).
     compute.conv = "auto"
 
     loss_weights = config.loss_weights = ConfigDict()

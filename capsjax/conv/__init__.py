@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from capsjax.conv.fourier import conv2d_fourier, make_plan, multiplications
 from capsjax.conv.patches import conv2d_patches, extract_patches
 from capsjax.conv.sizes import check_fits, output_size
+from capsjax.conv.strips import conv2d_strips, zeros_of_strips
 from capsjax.products import OPERAND_TYPES, OperandType
 from capsjax.registry import look_up
 
@@ -44,8 +45,9 @@ def conv2d(
       x: images, (n, h, w, c).
       kernel: (kh, kw, c, o).
       stride: the same for rows and columns.
-      form: "patches" (patches times a matrix), "fourier" (in the frequency domain), "lax"
-        (XLA's own), or "auto" (`choose_form`). They differ in rounding alone.
+      form: "patches" (patches times a matrix), "strips" (wide patches, each for a strip of
+        outputs), "fourier" (in the frequency domain), "lax" (XLA's own), or "auto"
+        (`choose_form`). They differ in rounding alone.
       dtype: what operands are rounded to; sums are float32. XLA's own form rounds its result too.
 
     Returns:
@@ -76,12 +78,18 @@ def choose_form(x: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> str
     plan = make_plan((h, w), (kh, kw), stride)
     direct = math.prod(plan.outputs) * kh * kw * c * o
     fewer = multiplications(plan, c, o, max(n, 1)) < FOURIER_PAYS_BELOW * direct
-    return "fourier" if fewer else "patches"
+    if fewer:
+        return "fourier"
+    zeros = zeros_of_strips(plan.outputs[1], kw, stride, o)
+    return "strips" if c <= STRIPS_PAY_TO and zeros < STRIPS_PAY_BELOW else "patches"
 
 
 # The smaller products run at a lower rate, and the passes over memory between them cost as much as
 # the passes over the patches.
 FOURIER_PAYS_BELOW = 1.0
+# Multiplications by zero that cost less than a number of the patches does, and the most channels
+# for which that was measured.
+STRIPS_PAY_BELOW, STRIPS_PAY_TO = 32, 3
 
 
 def _conv2d_lax(x: Array, kernel: Array, stride: int, dtype: str) -> Array:
@@ -92,4 +100,9 @@ def _conv2d_lax(x: Array, kernel: Array, stride: int, dtype: str) -> Array:
     return out.astype(jnp.float32)
 
 
-FORMS = {"patches": conv2d_patches, "fourier": conv2d_fourier, "lax": _conv2d_lax}
+FORMS = {
+    "patches": conv2d_patches,
+    "strips": conv2d_strips,
+    "fourier": conv2d_fourier,
+    "lax": _conv2d_lax,
+}
