@@ -256,6 +256,27 @@ def test_jit_is_eager():
 
 
 @pytest.mark.parametrize("at_once", [None, 1])
+def test_only_a_program_with_a_gradient_copies_its_images_first(monkeypatch, at_once):
+    if at_once:
+        monkeypatch.setattr(fourier, "MAX_CHUNK_BYTES", at_once)
+    x, kernel, stride = CASES["the paper's second layer"]
+    operands = operands_of(x, kernel)
+
+    def alone(x, kernel):
+        return conv.conv2d(x, kernel, stride, "fourier")
+
+    def conditions(f):
+        jaxpr = jax.make_jaxpr(f)(*operands).jaxpr
+        return [e for e in equations(jaxpr) if e.primitive.name == "cond"]
+
+    with_gradients = weighted_in("fourier", stride)
+    assert conditions(alone) == []
+    assert conditions(with_gradients)
+    expected = jax.jit(with_gradients)(*operands)["out"]
+    np.testing.assert_allclose(jax.jit(alone)(*operands), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [None, 1])
 def test_bfloat16_is_close_and_gives_float32(monkeypatch, at_once):
     if at_once:
         monkeypatch.setattr(fourier, "MAX_CHUNK_BYTES", at_once)

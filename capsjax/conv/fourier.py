@@ -39,6 +39,9 @@ MAX_POINTS = 12
 # Of the transformed images that are held at once; larger batches are worked off in chunks.
 MAX_CHUNK_BYTES = 256 * 2**20
 
+# (f, x) -> f(x) for an f that only reorders numbers.
+Arrange = Callable[[Callable[[Array], Array], Array], Array]
+
 
 class Plan(NamedTuple):
     """How a convolution is cut up. Pairs are for rows and columns.
@@ -164,16 +167,22 @@ def conv2d_fourier(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _convolve(stride, dtype, x, kernel):
-    return _forward(stride, dtype, x, kernel)[0]
+    # Without a gradient to follow, a program may be of one batch, and its memory fresh from the
+    # system: there a copy of the images costs more than the divisions that `rearrange` saves.
+    return _forward(stride, dtype, x, kernel, arrange=_apply)[0]
 
 
-def _forward(stride, dtype, x, kernel):
+def _apply(f: Callable[[Array], Array], x: Array) -> Array:
+    return f(x)
+
+
+def _forward(stride, dtype, x, kernel, arrange=rearrange):
     plan, size = _plan_of(x, kernel, stride)
-    W = _transform_kernel(plan, dtype, kernel)
+    W = _transform_kernel(plan, dtype, kernel, arrange)
     if size == len(x):
-        y, X = _forward_chunk(plan, dtype, x, W)
+        y, X = _forward_chunk(plan, dtype, x, W, arrange)
         return y, (x, kernel, W, X)
-    y = lax.map(lambda part: _forward_chunk(plan, dtype, part, W)[0], split(x, size))
+    y = lax.map(lambda part: _forward_chunk(plan, dtype, part, W, arrange)[0], split(x, size))
     # The transformed images, several times larger than x, are computed again when needed.
     return join(y, len(x)), (x, kernel, W, None)
 
@@ -207,9 +216,9 @@ _convolve.defvjp(_forward, _backward)
 # rows for its second. The channels c stand last wherever they are, for they are most.
 
 
-def _forward_chunk(plan: Plan, dtype: str, x: Array, W: Array):
+def _forward_chunk(plan: Plan, dtype: str, x: Array, W: Array, arrange: Arrange):
     """Outputs (n, y, x, o) of a chunk, and its transformed images (g, 2t, c)."""
-    X = _transform_images(plan, dtype, x)
+    X = _transform_images(plan, dtype, x, arrange)
     Y = jnp.einsum("gtc,goc->gto", X, W, preferred_element_type=jnp.float32)
     _, _, C = make_matrices(plan.points, plan.taps, plan.tile)
     g, t, o = len(Y), Y.shape[1] // 2, Y.shape[2] // 2
@@ -239,17 +248,17 @@ def _backward_chunk(plan: Plan, dtype: str, x: Array, W: Array, X: Array, dy: Ar
     return _transpose_of(functools.partial(_tiles, plan), x, dtiles), dW
 
 
-def _transform_images(plan: Plan, dtype: str, x: Array) -> Array:
+def _transform_images(plan: Plan, dtype: str, x: Array, arrange: Arrange = rearrange) -> Array:
     """(n, h, w, c) -> (g, 2t, c), rounded."""
     A, _, _ = make_matrices(plan.points, plan.taps, plan.tile)
-    tiles = rearrange(functools.partial(_tiles, plan), _rounded(x, dtype))
+    tiles = arrange(functools.partial(_tiles, plan), _rounded(x, dtype))
     return _transform(A, tiles.reshape(A.shape[1], -1, plan.stride**2 * x.shape[3]), dtype)
 
 
-def _transform_kernel(plan: Plan, dtype: str, kernel: Array) -> Array:
+def _transform_kernel(plan: Plan, dtype: str, kernel: Array, arrange: Arrange) -> Array:
     """(kh, kw, c, o) -> (g, 2o, c), rounded."""
     _, B, _ = make_matrices(plan.points, plan.taps, plan.tile)
-    phases = rearrange(functools.partial(_phases, plan), _rounded(kernel, dtype))
+    phases = arrange(functools.partial(_phases, plan), _rounded(kernel, dtype))
     return _transform(B, phases.reshape(B.shape[1], kernel.shape[3], -1), dtype)
 
 
