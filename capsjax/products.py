@@ -1,4 +1,4 @@
-"""Products with rounded operands: the processor's fast number type in, float32 out."""
+"""Products with rounded operands: the processor's fast number type in, float32 sums inside."""
 
 import functools
 from typing import Literal
@@ -14,20 +14,27 @@ OPERAND_TYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def product(
-    subscripts: str, a: Array, b: Array, dtype: OperandType = "float32"
+    subscripts: str,
+    a: Array,
+    b: Array,
+    dtype: OperandType = "float32",
+    result: OperandType = "float32",
 ) -> Float[Array, "..."]:
-    """`jnp.einsum` of two float32 arrays whose operands are rounded to `dtype` first.
+    """`jnp.einsum` of two arrays whose operands are rounded to `dtype` first.
 
-    Sums are accumulated, and the result is given, in float32. The gradient's two products have
-    rounded operands too; without this rule JAX would multiply a float32 cotangent by a bfloat16
-    operand, which runs at the speed of float32. The second's are not rounded on a CPU: it sums
-    over the rows of both, and XLA turns such operands back to float32 there.
+    Sums are accumulated in float32. The gradient's two products have rounded operands too; without
+    this rule JAX would multiply a float32 cotangent by a bfloat16 operand, which runs at the speed
+    of float32. The second product's operands are not rounded on a CPU: it sums over the rows of
+    both, and XLA turns such operands back to float32 there. Gradients have the types of the
+    operands as they were given.
 
     Args:
       subscripts: as of einsum, such as "nk,km->nm". Each letter of an operand stands in the
         other or in the result, and none twice in one.
-      a, b: the operands.
-      dtype: "float32" or "bfloat16".
+      a, b: the operands, float32 or bfloat16.
+      dtype: what the operands are rounded to, "float32" or "bfloat16".
+      result: what the result is rounded to; large results in bfloat16 take half of the memory's
+        time on an accelerator, and are slower on a CPU.
 
     Raises:
       ValueError: for another dtype.
@@ -36,27 +43,43 @@ def product(
     3.0
     """
     look_up(OPERAND_TYPES, dtype, "number type of operands")
-    if dtype == "float32":
-        return jnp.einsum(subscripts, a, b)
-    return _rounded_product(subscripts, dtype, a, b)
+    if dtype == "float32" and result == "float32":
+        return jnp.einsum(subscripts, a.astype(jnp.float32), b.astype(jnp.float32))
+    return _rounded_product(subscripts, dtype, result, (a.dtype.name, b.dtype.name), a, b)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _rounded_product(subscripts: str, dtype: str, a: Array, b: Array) -> Array:
+def large_result(dtype: OperandType) -> OperandType:
+    """The type for a large result of rounded operands that is itself an operand of what follows.
+
+    On a CPU it is float32, because products that round their results are 2 to 6 times slower.
+    """
+    return "float32" if jax.default_backend() == "cpu" else dtype
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _rounded_product(subscripts: str, dtype: str, result: str, types, a: Array, b: Array) -> Array:
+    del types
     a, b = a.astype(OPERAND_TYPES[dtype]), b.astype(OPERAND_TYPES[dtype])
-    return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
+    return jnp.einsum(subscripts, a, b, preferred_element_type=OPERAND_TYPES[result])
 
 
-def _forward(subscripts, dtype, a, b):
-    return _rounded_product(subscripts, dtype, a, b), (a, b)
+def _forward(subscripts, dtype, result, types, a, b):
+    out = _rounded_product(subscripts, dtype, result, types, a, b)
+    if jax.default_backend() == "cpu":
+        return out, (a, b)
+    # Held until the gradient is computed: half as large rounded as not.
+    return out, (a.astype(OPERAND_TYPES[dtype]), b.astype(OPERAND_TYPES[dtype]))
 
 
-def _backward(subscripts, dtype, operands, cotangent):
+def _backward(subscripts, dtype, result, types, operands, cotangent):
+    del result
     (of_a, of_b), of_out = subscripts.split("->")[0].split(","), subscripts.split("->")[1]
-    a, b = operands
-    da = _rounded_product(f"{of_out},{of_b}->{of_a}", dtype, cotangent, b)
+    (a, b), (type_a, type_b) = operands, types
+    da = _rounded_product(
+        f"{of_out},{of_b}->{of_a}", dtype, type_a, ("float32", "float32"), cotangent, b
+    )
     dtype = "float32" if jax.default_backend() == "cpu" else dtype
-    db = product(f"{of_a},{of_out}->{of_b}", a, cotangent, dtype)
+    db = product(f"{of_a},{of_out}->{of_b}", a, cotangent, dtype, type_b)
     return da, db
 
 

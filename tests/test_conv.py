@@ -10,7 +10,7 @@ import pytest
 from capsjax import conv
 from capsjax.conv.strips import MAX_STRIP, _cut
 
-FORMS = ("patches", "strips", "fourier", "lax")
+FORMS = ("patches", "strips", "gathered", "fourier", "phases", "lax")
 
 # Neither the images nor the kernels are square, and there are several channels.
 SHAPES = {
@@ -43,9 +43,47 @@ def test_the_forms_agree_in_value_and_gradients(operands, stride):
         gradient = jax.grad(weighted, (0, 1), has_aux=True)
         (dx, dkernel), out = jax.jit(gradient, static_argnums=2)(*operands, form)
         results[form] = {"out": out, "dx": dx, "dkernel": dkernel}
-    chex.assert_trees_all_close(results["patches"], results["lax"], atol=2e-5)
-    chex.assert_trees_all_close(results["strips"], results["lax"], atol=2e-5)
-    chex.assert_trees_all_close(results["fourier"], results["lax"], atol=2e-5)
+    for form in FORMS:
+        chex.assert_trees_all_close(results[form], results["lax"], atol=2e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_bfloat16_on_an_accelerator_is_close(monkeypatch, form):
+    # What is rounded there alone: the results of products that are operands of others.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x, kernel, bias = normal(0, (2, 13, 12, 3)), normal(1, (5, 4, 3, 4)), normal(3, (4,))
+
+    def weighted(x, kernel, bias, dtype):
+        out = conv.conv2d(x, kernel, 2, form, dtype, bias)
+        return jnp.sum(normal(2, out.shape) * out), out
+
+    gradient = jax.grad(weighted, (0, 1, 2), has_aux=True)
+    exact, rounded = (gradient(x, kernel, bias, dtype) for dtype in ("float32", "bfloat16"))
+    for a, b in zip(jax.tree.leaves(rounded), jax.tree.leaves(exact), strict=True):
+        assert a.dtype == jnp.float32
+        error = float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
+        assert error < 1e-2
+    assert float(jnp.linalg.norm(rounded[1] - exact[1]) / jnp.linalg.norm(exact[1])) > 1e-3
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_networks_side_by_side_convolve_as_each_alone(monkeypatch, form, backend):
+    # As in a population under vmap: images and kernels of their own.
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, kernels, biases = normal(0, (3, 2, 9, 8, 2)), normal(1, (3, 4, 3, 2, 3)), normal(3, (3, 3))
+
+    def value_and_gradients(x, kernel, bias):
+        def weighted(*operands):
+            out = conv.conv2d(operands[0], operands[1], 2, form, bias=operands[2])
+            return jnp.sum(normal(2, out.shape) * out), out
+
+        return jax.grad(weighted, (0, 1, 2), has_aux=True)(x, kernel, bias)
+
+    together = jax.vmap(value_and_gradients)(x, kernels, biases)
+    alone = [value_and_gradients(*each) for each in zip(x, kernels, biases, strict=True)]
+    alone = jax.tree.map(lambda *parts: jnp.stack(parts), *alone)
+    chex.assert_trees_all_close(together, alone, rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("form", [*FORMS, "auto"])
@@ -141,11 +179,27 @@ def test_strips_are_for_few_channels_and_features(layer, form):
     assert conv.choose_form(*layer) == form
 
 
-@pytest.mark.parametrize("backend", ["gpu", "tpu"])
 @pytest.mark.parametrize("layer", [FIRST, SECOND])
-def test_chosen_form_of_an_accelerator_is_its_own(monkeypatch, layer, backend):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+def test_chosen_form_where_nothing_was_measured_is_xlas_own(monkeypatch, layer):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert conv.choose_form(*layer) == "lax"
+
+
+@pytest.mark.parametrize(
+    ("layer", "form"),
+    [
+        (FIRST, "gathered"),
+        (SECOND, "fourier"),
+        # The second layer of `paper,small`.
+        (((128, 20, 20, 64), (9, 9, 64, 64), 2), "fourier"),
+        # Few images, for which the kernel's transform is too much; small kernels.
+        (((8, 20, 20, 256), (9, 9, 256, 256), 2), "phases"),
+        (((128, 26, 26, 32), (3, 3, 32, 64), 1), "phases"),
+    ],
+)
+def test_chosen_form_on_a_gpu(monkeypatch, layer, form):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert conv.choose_form(*layer) == form
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])

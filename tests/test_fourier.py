@@ -9,7 +9,9 @@ from jax.extend.core import jaxprs_in_params
 
 from capsjax import conv
 from capsjax.conv import fourier
-from capsjax.conv.fourier import Plan, make_matrices, make_plan, multiplications, num_frequencies
+from capsjax.conv import plan as plan_module
+from capsjax.conv.fourier import make_matrices
+from capsjax.conv.plan import Plan, make_plan, multiplications, num_frequencies
 
 # Images, kernel and stride.
 CASES = {
@@ -136,7 +138,7 @@ def test_plan_covers_all_outputs(kernel, stride):
         # The last tile ends where the image does, and the last output sees its last pixel.
         assert stride * (tile * (tiles - 1) + plan.points[0]) == plan.padded[0]
         assert plan.padded[0] >= stride * (outputs - 1) + kernel
-        assert plan.points[0] <= max(fourier.MAX_POINTS, taps)
+        assert plan.points[0] <= max(plan_module.MAX_POINTS, taps)
 
 
 def test_multiplications_of_the_papers_second_layer():

@@ -3,7 +3,8 @@
 XLA's CPU backend has no fast path for the gradients of a convolution with many channels: one
 training step of the full CapsNet at batch 128 takes 30 s on two cores with `lax.conv`, and
 1.1 to 2.0 s as patches times a matrix. In the frequency domain it takes a third of the
-multiplications. On accelerators `lax.conv` is the fast one. PERFORMANCE.md has the measurements.
+multiplications. On a GPU cuDNN is fast at stride 1 alone, and the frequency domain is faster than
+it for large kernels. PERFORMANCE.md has the measurements.
 """
 
 import math
@@ -13,8 +14,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from capsjax.conv.fourier import conv2d_fourier, make_plan, multiplications
+from capsjax.conv.fourier import conv2d_fourier
+from capsjax.conv.gathered import conv2d_gathered
 from capsjax.conv.patches import conv2d_patches, extract_patches
+from capsjax.conv.phases import conv2d_phases
+from capsjax.conv.plan import make_plan, multiplications
 from capsjax.conv.sizes import check_fits, output_size
 from capsjax.conv.strips import conv2d_strips, zeros_of_strips
 from capsjax.products import OPERAND_TYPES, OperandType
@@ -36,6 +40,7 @@ def conv2d(
     stride: int = 1,
     form: str = "auto",
     dtype: OperandType = "float32",
+    bias: Float[Array, "o"] | None = None,
 ) -> Float[Array, "n y x o"]:
     """Two-dimensional convolution (cross-correlation) without padding ("VALID").
 
@@ -46,9 +51,12 @@ def conv2d(
       kernel: (kh, kw, c, o).
       stride: the same for rows and columns.
       form: "patches" (patches times a matrix), "strips" (wide patches, each for a strip of
-        outputs), "fourier" (in the frequency domain), "lax" (XLA's own), or "auto"
-        (`choose_form`). They differ in rounding alone.
-      dtype: what operands are rounded to; sums are float32. XLA's own form rounds its result too.
+        outputs), "gathered" (patches for few channels on a GPU), "fourier" (in the frequency
+        domain), "phases" (XLA's own at stride 1), "lax" (XLA's own), or "auto" (`choose_form`).
+        They differ in rounding alone.
+      dtype: what operands are rounded to; sums are float32. XLA's own form rounds its result too,
+        and so do all on accelerators.
+      bias: added to every pixel, (o,); "gathered" rounds it as an operand.
 
     Returns:
       (n, (h - kh) // stride + 1, (w - kw) // stride + 1, o).
@@ -63,7 +71,11 @@ def conv2d(
     look_up(OPERAND_TYPES, dtype, "number type of operands")
     if form == "auto":
         form = choose_form(x.shape, kernel.shape, stride)
-    return look_up(FORMS, form, "form of convolution")(x, kernel, stride, dtype)
+    convolve = look_up(FORMS, form, "form of convolution")
+    if form == "gathered":
+        return convolve(x, kernel, stride, dtype, bias)
+    out = convolve(x, kernel, stride, dtype)
+    return out if bias is None else out + bias.reshape(1, 1, 1, -1)
 
 
 def choose_form(x: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> str:
@@ -72,24 +84,31 @@ def choose_form(x: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> str
     >>> choose_form((128, 28, 28, 1), (9, 9, 1, 256), 1) == "fourier"
     False
     """
-    if jax.default_backend() != "cpu":
-        return "lax"
     (n, h, w, c), (kh, kw, _, o) = x, kernel
+    backend = jax.default_backend()
+    if backend not in FOURIER_PAYS_BELOW:
+        return "lax"
     plan = make_plan((h, w), (kh, kw), stride)
     direct = math.prod(plan.outputs) * kh * kw * c * o
-    fewer = multiplications(plan, c, o, max(n, 1)) < FOURIER_PAYS_BELOW * direct
-    if fewer:
-        return "fourier"
-    zeros = zeros_of_strips(plan.outputs[1], kw, stride, o)
-    return "strips" if c <= STRIPS_PAY_TO and zeros < STRIPS_PAY_BELOW else "patches"
+    fewer = multiplications(plan, c, o, max(n, 1)) < FOURIER_PAYS_BELOW[backend] * direct
+    if backend == "cpu":
+        zeros = zeros_of_strips(plan.outputs[1], kw, stride, o)
+        few = c <= STRIPS_PAY_TO and zeros < STRIPS_PAY_BELOW
+        return "fourier" if fewer else "strips" if few else "patches"
+    if kh * kw * c <= MOST_GATHERED:
+        return "gathered"
+    return "fourier" if fewer else "phases"
 
 
-# The smaller products run at a lower rate, and the passes over memory between them cost as much as
-# the passes over the patches.
-FOURIER_PAYS_BELOW = 1.0
+# The share of the direct form's multiplications below which the frequency domain is faster. Its
+# smaller products run at a lower rate; on a CPU the passes over memory between them cost as much
+# as the passes over the patches, on a GPU cuDNN makes no such passes.
+FOURIER_PAYS_BELOW = {"cpu": 1.0, "gpu": 0.6}
 # Multiplications by zero that cost less than a number of the patches does, and the most channels
-# for which that was measured.
+# for which that was measured, on a CPU.
 STRIPS_PAY_BELOW, STRIPS_PAY_TO = 32, 3
+# Numbers of a patch up to which cuDNN is slower than patches times a matrix.
+MOST_GATHERED = 128
 
 
 def _conv2d_lax(x: Array, kernel: Array, stride: int, dtype: str) -> Array:
@@ -103,6 +122,8 @@ def _conv2d_lax(x: Array, kernel: Array, stride: int, dtype: str) -> Array:
 FORMS = {
     "patches": conv2d_patches,
     "strips": conv2d_strips,
+    "gathered": conv2d_gathered,
     "fourier": conv2d_fourier,
+    "phases": conv2d_phases,
     "lax": _conv2d_lax,
 }

@@ -20,7 +20,6 @@ Large images are cut into tiles that overlap in the input and adjoin in the outp
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,89 +28,15 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from capsjax.chunks import join, split
+from capsjax.conv.plan import Plan, make_plan, num_frequencies
 from capsjax.conv.rearrangement import rearrange
-from capsjax.conv.sizes import output_size
-from capsjax.products import OPERAND_TYPES, OperandType, product
+from capsjax.products import OPERAND_TYPES, OperandType, large_result, product
 
-# Points of a transform along one axis. More would multiply less for each output, but the
-# kernel's transform grows with their square: at 12, and 256 channels on either side, 151 MB.
-MAX_POINTS = 12
 # Of the transformed images that are held at once; larger batches are worked off in chunks.
 MAX_CHUNK_BYTES = 256 * 2**20
 
 # (f, x) -> f(x) for an f that only reorders numbers.
 Arrange = Callable[[Callable[[Array], Array], Array], Array]
-
-
-class Plan(NamedTuple):
-    """How a convolution is cut up. Pairs are for rows and columns.
-
-    Attributes:
-      stride: of the convolution.
-      outputs: rows and columns of the result.
-      taps: extent of one phase of the kernel.
-      tile: outputs of a tile.
-      tiles: how many tiles there are.
-    """
-
-    stride: int
-    outputs: tuple[int, int]
-    taps: tuple[int, int]
-    tile: tuple[int, int]
-    tiles: tuple[int, int]
-
-    @property
-    def points(self) -> tuple[int, int]:
-        """Points of a tile's transform: no fewer, so that nothing wraps around."""
-        return tuple(tile + taps - 1 for tile, taps in zip(self.tile, self.taps, strict=True))
-
-    @property
-    def padded(self) -> tuple[int, int]:
-        """Rows and columns of an image that all tiles together see."""
-        sizes = zip(self.tile, self.tiles, self.taps, strict=True)
-        return tuple(self.stride * (tile * tiles + taps - 1) for tile, tiles, taps in sizes)
-
-
-def make_plan(image: tuple[int, int], kernel: tuple[int, int], stride: int) -> Plan:
-    """The plan with the fewest points in all, for images and a kernel of those rows and columns.
-
-    >>> make_plan((20, 20), (9, 9), 2).points
-    (10, 10)
-    """
-    outputs = tuple(
-        output_size(pixels, size, stride) for pixels, size in zip(image, kernel, strict=True)
-    )
-    taps = tuple(-(-size // stride) for size in kernel)
-    (rows, columns) = (_cut(*sizes) for sizes in zip(outputs, taps, strict=True))
-    return Plan(stride, outputs, taps, (rows[0], columns[0]), (rows[1], columns[1]))
-
-
-def _cut(outputs: int, taps: int) -> tuple[int, int]:
-    """Size and number of tiles along one axis."""
-    largest = max(1, min(outputs, MAX_POINTS + 1 - taps))
-    counts = {tile: -(-outputs // tile) for tile in range(1, largest + 1)}
-    tile = min(counts, key=lambda tile: counts[tile] * (tile + taps - 1))
-    return tile, counts[tile]
-
-
-def multiplications(plan: Plan, channels: int, features: int, batch: int) -> float:
-    """Multiplications for each image, the constant matrices' included."""
-    g, points = num_frequencies(plan.points), math.prod(plan.points)
-    channels *= plan.stride**2
-    products = 4 * g * channels * features
-    transforms = 2 * g * points * channels + 4 * g * math.prod(plan.tile) * features
-    of_kernel = 2 * g * math.prod(plan.taps) * channels * features / batch
-    return math.prod(plan.tiles) * (products + transforms) + of_kernel
-
-
-def num_frequencies(points: tuple[int, int]) -> int:
-    """Complex frequencies of a tile; two real ones are counted as one.
-
-    >>> num_frequencies((10, 10))
-    50
-    """
-    real = math.prod(2 if size % 2 == 0 else 1 for size in points)
-    return (math.prod(points) - real) // 2 + -(-real // 2)
 
 
 @functools.cache
@@ -200,11 +125,12 @@ def _backward(stride, dtype, saved, dy):
             dx, more = _backward_chunk(plan, dtype, part, W, X, dy)
             return dW + more, dx
 
-        dW = jnp.zeros(W.shape)
+        dW = jnp.zeros(W.shape, OPERAND_TYPES[large_result(dtype)])
         dW, dx = lax.scan(one_chunk, dW, (split(x, size), split(dy, size)))
         dx = join(dx, len(x))
     _, B, _ = make_matrices(plan.points, plan.taps, plan.tile)
-    dphases = B.T @ dW.reshape(len(B), -1)
+    dphases = _by_constant(B.T, dW.reshape(len(B), -1), dtype, large_result(dtype))
+    dphases = dphases.astype(jnp.float32)
     return dx, _transpose_of(functools.partial(_phases, plan), kernel, dphases)
 
 
@@ -219,11 +145,13 @@ _convolve.defvjp(_forward, _backward)
 def _forward_chunk(plan: Plan, dtype: str, x: Array, W: Array, arrange: Arrange):
     """Outputs (n, y, x, o) of a chunk, and its transformed images (g, 2t, c)."""
     X = _transform_images(plan, dtype, x, arrange)
-    Y = jnp.einsum("gtc,goc->gto", X, W, preferred_element_type=jnp.float32)
+    held = OPERAND_TYPES[large_result(dtype)]
+    Y = jnp.einsum("gtc,goc->gto", X, W, preferred_element_type=held)
     _, _, C = make_matrices(plan.points, plan.taps, plan.tile)
     g, t, o = len(Y), Y.shape[1] // 2, Y.shape[2] // 2
     Y = Y.reshape(g, 2, t, 2, o).transpose(0, 1, 3, 2, 4)
-    y = (C @ Y.reshape(4 * g, t * o)).reshape(*plan.tile, x.shape[0], *plan.tiles, o)
+    y = _by_constant(C, Y.reshape(4 * g, t * o), dtype)
+    y = y.reshape(*plan.tile, x.shape[0], *plan.tiles, o)
     y = y.transpose(2, 3, 0, 4, 1, 5)
     y = y.reshape(x.shape[0], plan.tile[0] * plan.tiles[0], plan.tile[1] * plan.tiles[1], o)
     return y[:, : plan.outputs[0], : plan.outputs[1]], X
@@ -237,15 +165,25 @@ def _backward_chunk(plan: Plan, dtype: str, x: Array, W: Array, X: Array, dy: Ar
     dy = jnp.pad(dy, ((0, 0), *((0, missing) for missing in sizes), (0, 0)))
     o = dy.shape[3]
     dy = dy.reshape(len(x), plan.tiles[0], plan.tile[0], plan.tiles[1], plan.tile[1], o)
-    # Once for each order of t and o: a product with a transposed operand is two times slower.
-    of_t = (C.T @ dy.transpose(2, 4, 0, 1, 3, 5).reshape(len(C), -1)).reshape(g, 2, 2, t, o)
-    of_o = (C.T @ dy.transpose(2, 4, 5, 0, 1, 3).reshape(len(C), -1)).reshape(g, 2, 2, o, t)
-    of_t = _rounded(of_t, dtype).transpose(0, 1, 3, 2, 4).reshape(g, 2 * t, 2 * o)
-    of_o = _rounded(of_o, dtype).transpose(0, 2, 3, 1, 4).reshape(g, 2 * o, 2 * t)
-    dX = jnp.matmul(of_t, W, preferred_element_type=jnp.float32)
-    dW = jnp.matmul(of_o, X, preferred_element_type=jnp.float32)
-    dtiles = A.T @ dX.reshape(2 * g, t * c)
+    held = large_result(dtype)
+    of_t = _by_constant(C.T, dy.transpose(2, 4, 0, 1, 3, 5).reshape(len(C), -1), dtype, held)
+    of_t = _rounded(of_t.reshape(g, 2, 2, t, o), dtype).transpose(0, 1, 3, 2, 4)
+    of_t = of_t.reshape(g, 2 * t, 2 * o)
+    if jax.default_backend() == "cpu":
+        # Once for each order of t and o: a product with a transposed operand is two times slower.
+        of_o = (C.T @ dy.transpose(2, 4, 5, 0, 1, 3).reshape(len(C), -1)).reshape(g, 2, 2, o, t)
+        of_o = _rounded(of_o, dtype).transpose(0, 2, 3, 1, 4).reshape(g, 2 * o, 2 * t)
+        dW = jnp.matmul(of_o, X, preferred_element_type=jnp.float32)
+    else:
+        dW = jnp.einsum("gto,gtc->goc", of_t, X, preferred_element_type=OPERAND_TYPES[held])
+    dX = jnp.matmul(of_t, W, preferred_element_type=OPERAND_TYPES[held])
+    dtiles = _by_constant(A.T, dX.reshape(2 * g, t * c), dtype, held).astype(jnp.float32)
     return _transpose_of(functools.partial(_tiles, plan), x, dtiles), dW
+
+
+def _by_constant(matrix: np.ndarray, x: Array, dtype: str, result: str = "float32") -> Array:
+    """A constant matrix times x, whose operands are rounded on accelerators alone."""
+    return product("ab,bc->ac", jnp.asarray(matrix), x, large_result(dtype), result)
 
 
 def _transform_images(plan: Plan, dtype: str, x: Array, arrange: Arrange = rearrange) -> Array:
@@ -265,7 +203,9 @@ def _transform_kernel(plan: Plan, dtype: str, kernel: Array, arrange: Arrange) -
 def _transform(matrix: np.ndarray, x: Array, dtype: str) -> Array:
     """(2g, points) and (points, r, c) -> (g, 2r, c)."""
     points, r, c = x.shape
-    X = product("mp,pt->mt", jnp.asarray(matrix), x.reshape(points, r * c), dtype)
+    X = product(
+        "mp,pt->mt", jnp.asarray(matrix), x.reshape(points, r * c), dtype, large_result(dtype)
+    )
     return _rounded(X, dtype).reshape(len(matrix) // 2, 2 * r, c)
 
 

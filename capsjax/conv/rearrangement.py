@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 from jax import lax
 from jaxtyping import Array
 
@@ -11,8 +12,9 @@ def rearrange(f: Callable[[Array], Array], x: Array) -> Array:
 
     XLA joins such an f with the reshape that follows and writes a matrix whose long axis is many
     axes of x: it finds the place of each number by divisions, three times slower than the memory
-    is. Into the branches of a condition it does not look; here both are f.
+    is. Into the branches of a condition it does not look; here both are f. On other devices a
+    condition would wait for the host, and nothing is gained.
     """
-    if not x.size:
+    if not x.size or jax.default_backend() != "cpu":
         return f(x)
     return lax.cond(x[(0,) * x.ndim] > 0, f, f, x)
