@@ -322,3 +322,70 @@ def test_couple_by_hand():
     b = jnp.log(jnp.array([[1.0], [3.0]]))
     np.testing.assert_allclose(couple(b), [[1 / 4], [3 / 4]], rtol=1e-6)
     np.testing.assert_allclose(couple(b, leaky=True), [[1 / 5], [3 / 5]], rtol=1e-6)
+
+
+def in_float32(x):
+    return None if x is None else x.astype(jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "gradient", "leaky", "with_bias"),
+    [
+        (1, "stop", True, True),
+        (2, "full", False, True),
+        (3, "stop", False, False),
+        (5, "full", True, True),
+    ],
+)
+def test_all_at_once_is_one_at_a_time(rounds, gradient, leaky, with_bias):
+    settings = {"gradient": gradient, "leaky": leaky, "eps": 1e-2, "eps_at": "root"}
+    u, W, bias = map(in_float32, operands(N, with_bias=with_bias))
+    at_once = functools.partial(dynamic_routing_from_poses, at_once=True)
+    got = with_python(at_once, rounds, u, W, bias, **settings)
+    expected = from_poses_only(rounds, u, W, bias, **settings)
+    # Rounding grows with the rounds that are differentiated: poses of length 1 make large logits.
+    chex.assert_trees_all_close(got, expected, rtol=1e-3, atol=1e-3)
+    assert rounds == 1 or np.ptp(got[0].c) > 0.1
+
+
+@pytest.mark.parametrize("gradient", ["stop", "full"])
+def test_all_at_once_with_rounded_operands_is_close_on_an_accelerator(monkeypatch, gradient):
+    u, W, bias = (0.3 * in_float32(x) for x in operands(N))
+    exact = from_poses_only(3, u, W, bias, gradient=gradient)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    rounded = functools.partial(dynamic_routing_from_poses, dtype="bfloat16")
+    got = routed_and_gradients(rounded, 3, u, W, bias, gradient=gradient)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(exact), strict=True):
+        assert a.dtype == jnp.float32
+        assert float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) < 2e-2
+    assert np.abs(got[0].v - exact[0].v).max() > 1e-5
+
+
+def test_all_at_once_takes_as_many_images_as_memory_allows(monkeypatch):
+    form = from_poses.AllAtOnce("bfloat16")
+    # 10 x 1152 x 8 numbers an image, of four bytes on a CPU; at 96x96 pixels 51,200 capsules.
+    assert form.size_of_groups(128, 10, 1152, 8) == 128
+    assert form.size_of_groups(128, 10, 51200, 8) == 32
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert from_poses.AllAtOnce("bfloat16").size_of_groups(128, 10, 51200, 8) == 64
+    monkeypatch.undo()
+    u, W, bias = map(in_float32, operands(N))
+    whole = dynamic_routing_from_poses(u, W, bias=bias, at_once=True)
+    monkeypatch.setattr(from_poses, "MAX_BYTES_AT_ONCE", 1)
+    parts = dynamic_routing_from_poses(u, W, bias=bias, at_once=True)
+    chex.assert_trees_all_close(parts, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_all_at_once_holds_rounded_numbers_alone_for_a_gpu(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    u, W = jnp.ones((16, 48, 8)), jnp.ones((48, 10, 16, 8))
+
+    def loss(u, W):
+        return jnp.sum(dynamic_routing_from_poses(u, W, dtype="bfloat16").v ** 2)
+
+    traced = jax.jit(jax.grad(loss, (0, 1))).trace(u, W)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    # Results of products that are as large as c_ij u_ip: (p, j, n, i).
+    of_votes = re.findall(r"dot_general .*-> tensor<8x10x16x48x(\w+)>", text)
+    assert len(of_votes) >= 3
+    assert set(of_votes) == {"bf16"}

@@ -4,8 +4,8 @@ A routing algorithm is a hashable value. Called with votes (..., i, j, d), the a
 the lower capsules (..., i) and its learned arrays, it returns `Routed(v, a, c)`. Its method
 `learned_arrays(i, j, d)` names the arrays that it wants learned; the layer declares them.
 
-One that can do without held votes also has a method `route_poses(u, W, learned)`, which
-returns what the call with `predict_votes(u, W)` would.
+One that can do without held votes also has a method `route_poses(u, W, learned, dtype)`, which
+returns what the call with `predict_votes(u, W, dtype)` would, but for rounding.
 """
 
 import inspect

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import EpsPlacement, safe_norm, squash
+from capsjax.products import OperandType
 from capsjax.routing.from_poses import dynamic_routing_from_poses
 from capsjax.routing.rounds import check_rounds, repeat_rounds
 
@@ -146,9 +147,10 @@ class DynamicRouting:
         u: Float[Array, "*batch i p"],
         W: Float[Array, "i j d p"],
         learned: Mapping[str, Array],
+        dtype: OperandType = "float32",
     ) -> Routed:
         """As a call with the votes W u, which are never held: see `from_poses`."""
-        return dynamic_routing_from_poses(u, W, **self._settings(learned))
+        return dynamic_routing_from_poses(u, W, dtype=dtype, **self._settings(learned))
 
     def _settings(self, learned: Mapping[str, Array]) -> dict[str, Any]:
         return {

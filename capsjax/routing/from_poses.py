@@ -2,14 +2,15 @@
 
 The votes of a batch are the largest array of a capsule network: 94 MB for the paper's at batch
 128, and 40 times as much for images of 96x96 pixels. Routing needs them for two things alone,
-and both are had from the poses u and the matrices W, one upper capsule j at a time:
+and both are had from the poses u and the matrices W:
 
     s_j  = Σ_i c_ij û_j|i           = Σ_ip (c_ij u_ip) W_ijdp
     b_ij = û_j|i · (v_j + v_j' + …) = Σ_p u_ip (Σ_d W_ijdp (v_jd + v_jd' + …))
 
 The logits are a sum over rounds of û · v with the same û: so the sum of the poses of the rounds
 so far is all that one round hands to the next. It is more arithmetic than with held votes, but
-in matrix products whose operands stay in the cache; and their gradient is of the same kind.
+in matrix products; and their gradient is of the same kind. A processor works them off one upper
+capsule at a time, so that operands stay in the cache, an accelerator all at once.
 """
 
 import functools
@@ -25,12 +26,15 @@ from jaxtyping import Array, Float, Int
 from capsjax.chunks import join, split
 from capsjax.notation import Routed
 from capsjax.ops import EpsPlacement, check_votes, safe_norm, squash
+from capsjax.products import OPERAND_TYPES, OperandType, large_result, product
 from capsjax.routing.rounds import repeat_rounds
 
-# Of c_ij u_i for one upper capsule and as many images as are routed at once: it should stay in
-# the cache, but W is read once for each such group of images, so there should not be few.
+# Bytes of c_ij u_i that are held at once, where one upper capsule is worked off at a time: they
+# should stay in the cache, but W is read once for each group of images, so there should not be few.
 MAX_GROUP_BYTES = 16 * 2**20
 MIN_GROUP = 32
+# The same, where all upper capsules are: a card of 12 GB should hold some of them.
+MAX_BYTES_AT_ONCE = 512 * 2**20
 
 
 def dynamic_routing_from_poses(
@@ -44,6 +48,8 @@ def dynamic_routing_from_poses(
     leaky: bool = False,
     eps: float = 1e-7,
     eps_at: EpsPlacement = "root",
+    dtype: OperandType = "float32",
+    at_once: bool | None = None,
 ) -> Routed:
     """`dynamic_routing(predict_votes(u, W), ...)` without the votes, equal but for rounding.
 
@@ -52,6 +58,9 @@ def dynamic_routing_from_poses(
       W: transformation matrices, (i, j, d, p).
       num_iterations: rounds, checked by the caller.
       bias, gradient, max_iterations, leaky, eps, eps_at: as in `dynamic_routing`.
+      dtype: what the operands of products are rounded to, where all upper capsules are worked off
+        at once; one at a time they are float32.
+      at_once: work all upper capsules off at once; None for what suits the default device.
 
     Returns:
       Routed(v, a, c) as `dynamic_routing` does.
@@ -63,18 +72,18 @@ def dynamic_routing_from_poses(
     (2, 3, 4)
     """
     check_votes(u, W)
+    if at_once is None:
+        at_once = jax.default_backend() != "cpu"
     *batch, i, p = u.shape
-    # The axis of the lower capsules stands last, because it is long: (n, p, i) and (j, d, p·i).
-    # Behind a barrier, because XLA would transpose W anew for each of its readers, 3 ms each.
-    u = u.reshape(math.prod(batch), i, p).transpose(0, 2, 1)
-    u, W = lax.optimization_barrier((u, W.transpose(1, 2, 3, 0)))
-    j, d = W.shape[:2]
-    if bias is None:
-        bias = jnp.zeros((j, d), u.dtype)
+    j, d = W.shape[1:3]
+    form = AllAtOnce(dtype) if at_once else OneAtATime()
+    # Behind a barrier, because XLA would transpose W anew for each of its readers.
+    u, W = lax.optimization_barrier(form.lay_out(u.reshape(math.prod(batch), i, p), W))
     route_group = functools.partial(
         _route_group,
-        W=W.reshape(j, d, p * i),
-        bias=bias,
+        W=W,
+        form=form,
+        bias=jnp.zeros((j, 1, d)) if bias is None else bias[:, None],
         num_iterations=num_iterations,
         gradient=gradient,
         max_iterations=max_iterations,
@@ -86,74 +95,134 @@ def dynamic_routing_from_poses(
         v, c = route_group(u)
         return v.transpose(1, 0, 2), c.transpose(1, 2, 0)
 
-    n, size = len(u), _size_of_groups(*u.shape)
-    v, c = route(u) if size == n else (join(x, n) for x in lax.map(route, split(u, size)))
+    n, size = len(u), form.size_of_groups(math.prod(batch), j, i, p)
+    v, c = route(u) if size >= n else (join(x, n) for x in lax.map(route, split(u, size)))
     v, c = v.reshape(*batch, j, d), c.reshape(*batch, i, j)
     return Routed(v=v, a=safe_norm(v, eps=eps if eps_at == "root" else 0.0), c=c)
 
 
-def _size_of_groups(n: int, p: int, i: int) -> int:
-    """How many images are routed at once: groups of equal size."""
-    groups = max(1, -(-n // max(MIN_GROUP, MAX_GROUP_BYTES // (4 * p * i))))
-    return -(-n // groups)
-
-
 def _route_group(
-    u, W, bias, num_iterations, gradient, max_iterations, leaky, squash
+    u, W, form, bias, num_iterations, gradient, max_iterations, leaky, squash
 ) -> tuple[Array, Array]:
-    """Poses (j, n, d) and coupling coefficients (j, n, i) for u (n, p, i) and W (j, d, p·i)."""
-    n, p, i = u.shape
-    num_upper, d, _ = W.shape
-    bias = bias[:, None]
+    """Poses (j, n, d) and coupling coefficients (j, n, i) of u and W as the form lays them out."""
 
-    def alike(u: Array, W: Array, bias: Array) -> tuple[Array, Array]:
+    def first_round(u: Array, W: Array, bias: Array) -> tuple[Array, Array]:
         """The first round, whose logits are zero: one product for all upper capsules."""
-        c = 1.0 / (num_upper + leaky)
-        s = c * (u.reshape(n, p * i) @ W.reshape(num_upper * d, -1).T)
-        s = s.reshape(n, num_upper, d).transpose(1, 0, 2)
-        return squash(s + bias), jnp.full((num_upper, n, i), c, u.dtype)
+        c = 1.0 / (len(bias) + leaky)
+        couplings = jnp.full((len(bias), len(u), u.shape[-1]), c, u.dtype)
+        return squash(c * form.sum_of_votes(u, W) + bias), couplings
 
-    def agreeing(total: Array, u: Array, W: Array) -> Array:
+    def couplings_of(total: Array, u: Array, W: Array) -> Array:
         """Coupling coefficients, from the sum of the poses of all rounds so far (j, n, d)."""
-        return couple(lax.map(lambda of_j: _agreement(*of_j, u), (total, W)), leaky)
+        return couple(form.logits(total, u, W), leaky)
 
-    def send(c: Array, u: Array, W: Array, bias: Array) -> Array:
-        return squash(lax.map(lambda of_j: _weighted_sum(*of_j, u), (c, W)) + bias)
+    def upper_poses(c: Array, u: Array, W: Array, bias: Array) -> Array:
+        return squash(form.weighted_sum(c, u, W) + bias)
 
     # What the coupling coefficients are computed from: under "stop" the gradient ends here.
-    seen = (u, W, bias) if gradient == "full" else lax.stop_gradient((u, W, bias))
+    constants = (u, W, bias) if gradient == "full" else lax.stop_gradient((u, W, bias))
 
     def next_round(total: Array) -> Array:
-        return total + send(agreeing(total, *seen[:2]), *seen)
+        return total + upper_poses(couplings_of(total, *constants[:2]), *constants)
 
     if isinstance(num_iterations, int):
         if num_iterations == 1:
-            return alike(u, W, bias)
-        total = repeat_rounds(next_round, alike(*seen)[0], num_iterations - 2)
+            return first_round(u, W, bias)
+        total = repeat_rounds(next_round, first_round(*constants)[0], num_iterations - 2)
     else:
         # No pose at all makes logits of zero: the first round, if there is only one.
         most = None if max_iterations is None else max_iterations - 1
-        none = jnp.zeros((num_upper, n, d))
+        none = jnp.zeros((len(bias), len(u), bias.shape[-1]))
         total = repeat_rounds(next_round, none, num_iterations - 1, most)
-    c = agreeing(total, *seen[:2])
-    return send(c, u, W, bias), c
+    c = couplings_of(total, *constants[:2])
+    return upper_poses(c, u, W, bias), c
+
+
+class OneAtATime:
+    """The sums one upper capsule at a time: u is (n, p, i) and W (j, d, p·i), in float32."""
+
+    def lay_out(self, u: Array, W: Array) -> tuple[Array, Array]:
+        """u (n, i, p) and W (i, j, d, p) as the other methods take them."""
+        i, j, d, p = W.shape
+        return u.transpose(0, 2, 1), W.transpose(1, 2, 3, 0).reshape(j, d, p * i)
+
+    def size_of_groups(self, n: int, j: int, i: int, p: int) -> int:
+        """How many images are routed at once: groups of equal size."""
+        del j
+        groups = max(1, -(-n // max(MIN_GROUP, MAX_GROUP_BYTES // (4 * p * i))))
+        return -(-n // groups)
+
+    def sum_of_votes(self, u: Array, W: Array) -> Float[Array, "j n d"]:
+        """The sum of all votes for each upper capsule."""
+        (j, d, _), n = W.shape, len(u)
+        s = u.reshape(n, -1) @ W.reshape(j * d, -1).T
+        return s.reshape(n, j, d).transpose(1, 0, 2)
+
+    def logits(self, total: Float[Array, "j n d"], u: Array, W: Array) -> Float[Array, "j n i"]:
+        """What the votes have in common with poses: û · total."""
+        return lax.map(lambda of_j: _logits_of_one(*of_j, u), (total, W))
+
+    def weighted_sum(self, c: Float[Array, "j n i"], u: Array, W: Array) -> Float[Array, "j n d"]:
+        """The sum of votes, weighted by c."""
+        return lax.map(lambda of_j: _weighted_sum_of_one(*of_j, u), (c, W))
 
 
 # Both are recomputed for a gradient: what they hold is as large as the votes of capsule j.
 
 
 @jax.checkpoint
-def _agreement(total: Array, W: Array, u: Array) -> Array:
+def _logits_of_one(total: Array, W: Array, u: Array) -> Array:
     """Logits (n, i) of an upper capsule, from poses (n, d), W (d, p·i) and u (n, p, i)."""
     pulled = (total @ W).reshape(u.shape)
     # Term by term: XLA's reduction over this short axis takes three times as long on a CPU.
-    return _sum([pulled[:, p] * u[:, p] for p in range(u.shape[1])])
+    return sum_of([pulled[:, p] * u[:, p] for p in range(u.shape[1])])
 
 
 @jax.checkpoint
-def _weighted_sum(c: Array, W: Array, u: Array) -> Array:
+def _weighted_sum_of_one(c: Array, W: Array, u: Array) -> Array:
     """The sum (n, d) of an upper capsule's votes, weighted by c (n, i)."""
     return (c[:, None] * u).reshape(len(u), W.shape[1]) @ W.T
+
+
+class AllAtOnce:
+    """The sums in products for all upper capsules: u is (n, p, i) and W (p, j, d, i).
+
+    The products are batched over p and j, so that there are enough of them for an accelerator, and
+    what they give for each p is summed after them.
+
+    Args:
+      dtype: what operands are rounded to, and what is as large as the votes is held in.
+    """
+
+    def __init__(self, dtype: OperandType):
+        self._dtype, self._held = dtype, large_result(dtype)
+
+    def lay_out(self, u: Array, W: Array) -> tuple[Array, Array]:
+        """u (n, i, p) and W (i, j, d, p) as the other methods take them."""
+        dtype = OPERAND_TYPES[self._dtype]
+        return u.transpose(0, 2, 1), W.transpose(3, 1, 2, 0).astype(dtype)
+
+    def size_of_groups(self, n: int, j: int, i: int, p: int) -> int:
+        """How many images are routed at once: groups of equal size."""
+        of_image = jnp.dtype(OPERAND_TYPES[self._held]).itemsize * j * i * p
+        groups = max(1, -(-n // max(1, MAX_BYTES_AT_ONCE // of_image)))
+        return -(-n // groups)
+
+    def sum_of_votes(self, u: Array, W: Array) -> Float[Array, "j n d"]:
+        """The sum of all votes for each upper capsule."""
+        s = product("pni,pjdi->pnjd", u.transpose(1, 0, 2), W, self._dtype)
+        return jnp.sum(s, axis=0).transpose(1, 0, 2)
+
+    def logits(self, total: Float[Array, "j n d"], u: Array, W: Array) -> Float[Array, "j n i"]:
+        """What the votes have in common with poses: û · total."""
+        of_each = jnp.broadcast_to(total, (len(W), *total.shape))
+        pulled = product("pjnd,pjdi->pjni", of_each, W, self._dtype, self._held)
+        return sum_of([pulled[p].astype(jnp.float32) * u[:, p][None] for p in range(len(W))])
+
+    def weighted_sum(self, c: Float[Array, "j n i"], u: Array, W: Array) -> Float[Array, "j n d"]:
+        """The sum of votes, weighted by c."""
+        weighted_poses = (c[None] * u.transpose(1, 0, 2)[:, None]).astype(OPERAND_TYPES[self._held])
+        return jnp.sum(product("pjni,pjdi->pjnd", weighted_poses, W, self._dtype), axis=0)
 
 
 def couple(b: Float[Array, "j *rest"], leaky: bool = False) -> Float[Array, "j *rest"]:
@@ -167,8 +236,9 @@ def couple(b: Float[Array, "j *rest"], leaky: bool = False) -> Float[Array, "j *
     zero = [jnp.zeros_like(b[0])] if leaky else []
     largest = lax.stop_gradient(functools.reduce(jnp.maximum, [*b, *zero]))
     e = jnp.exp(b - largest[None])
-    return e / _sum([*e, *(jnp.exp(-largest) for _ in zero)])[None]
+    return e / sum_of([*e, *(jnp.exp(-largest) for _ in zero)])[None]
 
 
-def _sum(terms: Sequence[Array]) -> Array:
+def sum_of(terms: Sequence[Array]) -> Array:
+    """The sum, written term by term."""
     return functools.reduce(operator.add, terms)
