@@ -58,7 +58,7 @@ class Health(NamedTuple):
       loss: of the batch.
       parts: the losses that it is the weighted sum of, by name.
       gradient_norm: of all gradients.
-      parameter_norm: of all parameters before the step; 0 where all is finite.
+      parameter_norm: of all parameters before the first step of the call.
     """
 
     finite: Array
@@ -186,8 +186,7 @@ def make_train_steps(
             loss=loss,
             parts=parts,
             gradient_norm=norm,
-            # Not every step reads all parameters for a number that only a broken run shows.
-            parameter_norm=lax.cond(finite, lambda _: 0.0, optax.tree.norm, state.params),
+            parameter_norm=jnp.zeros(()),
         )
         state = TrainState(
             step=state.step + 1,
@@ -217,7 +216,11 @@ def make_train_steps(
         zero = jnp.zeros(())
         parts = dict.fromkeys(objective.names, zero)
         unharmed = Health(jnp.array(True), zero, parts, zero, zero)
-        return lax.while_loop(go_on, next_step, (state, unharmed))
+        # Once a call, and not in every step, which would keep a copy of the parameters for a number
+        # that only a broken run shows.
+        norm = optax.tree.norm(state.params)
+        state, health = lax.while_loop(go_on, next_step, (state, unharmed))
+        return state, health._replace(parameter_norm=norm)
 
     return on_every_device(train_steps, mesh) if several else train_steps
 
