@@ -50,9 +50,10 @@ class Conv(nn.Module):
         kernel = self.param("kernel", make_initializer(self.kernel_init), shape)
         bias_init = make_initializer(self.bias_init, fan_in=math.prod(shape[:3]))
         bias = self.param("bias", bias_init, (self.features,))
-        out = conv2d(x, kernel, self.stride, self.compute.conv, self.compute.dtype)
-        if self.scale != 1.0:
-            out = self.scale * out
+        form, dtype = self.compute.conv, self.compute.operands
+        if self.scale == 1.0:
+            return conv2d(x, kernel, self.stride, form, dtype, bias)
+        out = self.scale * conv2d(x, kernel, self.stride, form, dtype)
         return out + bias.reshape(1, 1, 1, -1)
 
 
@@ -231,9 +232,9 @@ class DenseCaps(nn.Module):
             name: self.param(name, array.init, array.shape)
             for name, array in self.routing.learned_arrays(*shape[:3]).items()
         }
-        u_hat = predict_votes(u, W, self.compute.dtype)
+        u_hat = predict_votes(u, W, self.compute.operands)
         if self.compute.recomputes_votes(self.routing):
-            return self.routing.route_poses(u, W, learned), u_hat
+            return self.routing.route_poses(u, W, learned, self.compute.operands), u_hat
         return self.routing(u_hat, safe_norm(u, eps=self.eps), learned), u_hat
 
 

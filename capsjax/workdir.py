@@ -149,6 +149,8 @@ def describe_environment() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "device": device.device_kind,
         "device_count": jax.device_count(),
+        # What programs may take of a GPU's memory; None for a CPU.
+        "device_memory_bytes": (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit"),
         "process_count": jax.process_count(),
         "backend": jax.default_backend(),
     }

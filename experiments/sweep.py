@@ -195,7 +195,17 @@ class Sweep:
             data = self._load(trials[0])
             count = min(most, len(trials))
             self._progress.say(f"compiling for {count} trials: {trials[0].id} ...")
-            members, compiled = largest_that_fits(trials, data, self._mesh, self._form, most)
+            stored = None if folder is None else folders.forms_at_start(folder)
+            form, forms = self._form, None
+            if stored is not None:
+                # As at the first start, and not as is best on the machine of this one.
+                form, forms = stored["population"], stored["forms"]
+                if stored["backend"] != jax.default_backend():
+                    self._progress.say(
+                        f"{folder} began on {stored['backend']} and goes on on "
+                        f"{jax.default_backend()}: not bit for bit as without the interruption"
+                    )
+            members, compiled = largest_that_fits(trials, data, self._mesh, form, most, forms)
             if folder is not None and len(members.trials) < len(trials):
                 raise ValueError(
                     f"{folder} was begun with {len(trials)} trials, and the memory here holds "
@@ -207,7 +217,7 @@ class Sweep:
             return self._fail(trials, error)
         if folder is None:
             made = devices.on_primary(
-                lambda: str(folders.new_population(self._workdir, members.trials))
+                lambda: str(folders.new_population(self._workdir, members.trials, members.forms))
             )
             folder = Path(made)
         self._run_population(folder, members, compiled, interrupt)

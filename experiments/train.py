@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from capsjax import devices
-from capsjax.checkpoint import Checkpoints
+from capsjax.checkpoint import Checkpoints, Restored
 from capsjax.compilation import keep_compiled_programs
 from capsjax.data import Arrays, load_part, load_training
 from capsjax.files import write_json
@@ -97,7 +97,8 @@ def train_and_evaluate(
     devices.check_same("the training data", training.images.tobytes())
     mesh = devices.make_mesh("data")
     check_divides(config.train.batch_size, mesh)
-    built = build(config, training.image_shape, training.num_classes, len(training))
+    sizes = (training.image_shape, training.num_classes, len(training))
+    built = build(config, *sizes)
     like = jax.eval_shape(lambda: built.init_state(config.seed))
 
     forms = built.model.chosen_forms(config.train.batch_size // mesh.size)
@@ -110,8 +111,11 @@ def train_and_evaluate(
     checkpoints = Checkpoints(
         workdir / "checkpoints", config.checkpoint.keep, sharding=devices.everywhere(mesh)
     )
+    restored = checkpoints.restore_last_whole(like)
+    # As at the first start, and not as is best on the machine of this one.
+    built = build(config, *sizes, forms_at_start(restored, forms))
     evaluate = _make_evaluate(config, built, mesh)
-    train(config, workdir, built, like, training, validation, checkpoints, evaluate, mesh)
+    train(config, workdir, built, restored, training, validation, checkpoints, evaluate, mesh)
 
     chosen = checkpoints.restore(like, config.selection)
     test = load_part(config.data.name, "test", dir=config.data.dir, file=config.data.file)
@@ -141,7 +145,7 @@ def check_config(config: ConfigDict) -> None:
     smallest = {
         "augment.max_shift": 0,
         "checkpoint.every_epochs": 1,
-        "evaluate.batch_size": 1,
+        "evaluate.batch_size": 0,
         "log.every_steps": 1,
         "train.epochs": 1,
     }
@@ -158,7 +162,7 @@ def train(
     config: ConfigDict,
     workdir: Path,
     built: Built,
-    like: TrainState,
+    restored: Restored | None,
     training: Arrays,
     validation: Arrays | None,
     checkpoints: Checkpoints,
@@ -166,13 +170,14 @@ def train(
     mesh: Mesh,
 ) -> None:
     """Take all steps that are left, and leave a checkpoint of the last one."""
-    restored = checkpoints.restore_last_whole(like)
     if restored is None:
         state = jax.jit(lambda: built.init_state(config.seed))()
         # Where a restored state lies too: otherwise evaluation is compiled for each of them.
         state = devices.replicate(state, mesh)
         notes = {"train_seconds": 0.0, "image_shape": training.image_shape}
         notes["num_classes"] = training.num_classes
+        notes["forms"] = built.model.chosen_forms(config.train.batch_size // mesh.size)
+        notes["backend"] = jax.default_backend()
     else:
         state, notes = restored.state, restored.notes
         print(f"resuming {workdir} from step {restored.step}")
@@ -249,6 +254,25 @@ def train(
     finally:
         progress.close()
         writer.close()
+
+
+def forms_at_start(restored: Restored | None, chosen: dict[str, str]) -> dict[str, str]:
+    """The forms that a run has computed in since its first start; a new one takes the chosen."""
+    if restored is None or "forms" not in restored.notes:
+        return chosen
+    forms, backend = restored.notes["forms"], restored.notes["backend"]
+    if forms != chosen:
+        listed = ", ".join(f"{name} {form}" for name, form in forms.items())
+        print(
+            f"going on with the forms of the first start, on {backend}: {listed}. With those that "
+            "suit this machine the run would not be the same"
+        )
+    if backend != jax.default_backend():
+        print(
+            f"the run began on {backend} and goes on on {jax.default_backend()}, where sums have "
+            "another order: its results are not those of an uninterrupted run bit for bit"
+        )
+    return forms
 
 
 def _compile_train_steps(

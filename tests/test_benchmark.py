@@ -176,7 +176,7 @@ def test_a_program_that_needs_too_much_memory_is_skipped(monkeypatch):
     monkeypatch.setattr(jax_cases, "STEPS_OF_AN_EPOCH", 5)
     config = tiny_bench_config({"dtype": "float32", **rows.PLAIN})  # is compiled already
     with pytest.raises(Skipped, match="GB of temporary memory"):
-        jax_cases.prepare_training(config, SHAPE, jax_cases.States(), None, 1000)
+        jax_cases.prepare_training(config, SHAPE, jax_cases.States(), 1000)
     assert 10**8 < machine_memory() < 10**15
 
 
@@ -402,20 +402,16 @@ def test_a_gpu_is_timed_over_many_short_steps():
 
 
 def test_a_gpu_is_told_how_exactly_to_multiply():
-    precision = {row.name: row.matmul_precision for row in rows.capsjax_rows("cuda")}
-    assert precision == {
-        "capsjax float32, plain": "highest",
-        "capsjax float32": "highest",
-        "capsjax TF32": "tensorfloat32",
-        "capsjax bfloat16, lax": None,
-        "capsjax bfloat16": None,
+    dtypes = {row.name: row.compute["dtype"] for row in rows.capsjax_rows("cuda")}
+    assert dtypes == {
+        "capsjax float32, plain": "float32",
+        "capsjax float32": "float32",
+        "capsjax TF32": "tf32",
+        "capsjax bfloat16, lax": "bfloat16",
+        "capsjax bfloat16": "bfloat16",
     }
-    for name in filter(None, precision.values()):
-        with jax.default_matmul_precision(name):
-            pass
     products = {case.name for case in compare.products("cuda", None)}
     assert products == {"JAX float32 product", "JAX TF32 product", "JAX bfloat16 product"}
-    assert all(row.matmul_precision is None for row in rows.capsjax_rows("cpu"))
 
 
 def test_without_pytorch_the_report_says_how_to_get_it(monkeypatch):
@@ -852,8 +848,8 @@ def test_a_real_profile_adds_up(monkeypatch):
 def test_the_section_profile_takes_the_row_that_is_named(monkeypatch):
     seen = []
 
-    def profile_training(config, image_shape, matmul_precision):
-        seen.append((config.model.compute.to_dict(), config.train.batch_size, matmul_precision))
+    def profile_training(config, image_shape):
+        seen.append((config.model.compute.to_dict(), config.train.batch_size))
         return {"steps": 20}
 
     monkeypatch.setattr(profiling, "profile_training", profile_training)
@@ -864,10 +860,10 @@ def test_the_section_profile_takes_the_row_that_is_named(monkeypatch):
     profiling.run({}, Settings("cuda", False, 1, rows=("capsjax TF32",)))
     assert [profile["name"] for profile in section["profiles"]] == ["capsjax bfloat16, lax"]
     assert seen == [
-        ({"dtype": "bfloat16", **rows.LAX}, 128, None),
-        ({"dtype": "bfloat16", **rows.FAST}, 128, None),
-        ({"dtype": "float32", **rows.FAST}, 128, None),
-        ({"dtype": "float32", **rows.FAST}, 128, "tensorfloat32"),
+        ({"dtype": "bfloat16", **rows.LAX}, 128),
+        ({"dtype": "bfloat16", **rows.FAST}, 128),
+        ({"dtype": "float32", **rows.FAST}, 128),
+        ({"dtype": "tf32", **rows.FAST}, 128),
     ]
 
 

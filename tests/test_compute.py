@@ -12,6 +12,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from capsjax import compute as computing
 from capsjax.compute import Compute
 from capsjax.config import make_config
 from capsjax.conv import conv2d
@@ -55,7 +56,8 @@ def unchecked(monkeypatch):
         ({"conv": "fourrier"}, "compute.conv.*'fourrier'; did you mean 'fourier'"),
         ({"votes": "recompute"}, "compute.votes.*'recompute'; did you mean 'recomputed'"),
         ({"dtype": "bfloat"}, "compute.dtype.*'bfloat'; did you mean 'bfloat16'"),
-        ({"dtype": "float16"}, "known: bfloat16, float32"),
+        ({"dtype": "float16"}, "known: auto, bfloat16, float32, tf32"),
+        ({"conv": "conv:lax,primary_caps:faurier"}, "compute.conv.*did you mean 'fourier'"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -72,12 +74,12 @@ def test_unknown_values_of_a_config_are_refused():
             build(config, (8, 8, 1), 10, 128)
 
 
-def test_auto_recomputes_votes_on_a_cpu_and_holds_them_elsewhere(monkeypatch):
+def test_auto_recomputes_votes_wherever_the_routing_can(monkeypatch):
     routings = [make_routing(name) for name in ("dynamic", "uniform")]
-    for backend, recomputes in (("cpu", True), ("gpu", False), ("tpu", False)):
+    for backend in ("cpu", "gpu", "tpu"):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         for routing in routings:
-            assert Compute().recomputes_votes(routing) == recomputes
+            assert Compute().recomputes_votes(routing)
             assert Compute(votes="recomputed").recomputes_votes(routing)
             assert not Compute(votes="held").recomputes_votes(routing)
 
@@ -227,11 +229,79 @@ def test_chosen_forms_of_the_paper(monkeypatch):
         config.model.compute.update(compute)
         return build(config, (28, 28, 1), 10, 1000).model.chosen_forms(batch_size)
 
-    assert forms() == {"conv": "patches", "primary_caps": "fourier", "votes": "recomputed"}
-    assert forms(1) == {"conv": "patches", "primary_caps": "patches", "votes": "recomputed"}
-    small = {"conv": "strips", "primary_caps": "fourier", "votes": "recomputed"}
+    rest = {"votes": "recomputed", "dtype": "float32"}
+    assert forms() == {"conv": "patches", "primary_caps": "fourier", **rest}
+    assert forms(1) == {"conv": "patches", "primary_caps": "patches", **rest}
+    small = {"conv": "strips", "primary_caps": "fourier", **rest}
     assert forms(preset="paper,small") == small
-    asked = {"conv": "lax", "primary_caps": "lax", "votes": "held"}
-    assert forms(conv="lax", votes="held") == asked
+    asked = {"conv": "lax", "primary_caps": "lax", "votes": "held", "dtype": "bfloat16"}
+    assert forms(conv="lax", votes="held", dtype="bfloat16") == asked
+    own = {"conv": "patches", "primary_caps": "lax", **rest}
+    assert forms(conv="primary_caps:lax,conv:patches") == own
+    assert forms(conv="primary_caps:lax") == own
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert forms() == asked
+    on_a_gpu = {"conv": "gathered", "primary_caps": "fourier", "votes": "recomputed"}
+    assert forms(dtype="auto") == {**on_a_gpu, "dtype": "bfloat16"}
+
+
+def test_chosen_forms_can_be_had_on_any_machine(monkeypatch):
+    config = make_config()
+    config.model.compute.dtype = "auto"
+    monkeypatch.setattr(computing, "processor_multiplies_bfloat16", lambda: False)
+
+    def forms(stored=None):
+        return build(config, (28, 28, 1), 10, 1000, stored).model.chosen_forms(128)
+
+    here = forms()
+    assert here == {
+        "conv": "patches",
+        "primary_caps": "fourier",
+        "votes": "recomputed",
+        "dtype": "float32",
+    }
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert forms() != here
+    assert forms(here) == here
+
+
+@pytest.mark.parametrize(
+    ("backend", "instructions", "chosen"),
+    [("cpu", False, "float32"), ("cpu", True, "bfloat16"), ("gpu", False, "bfloat16")],
+)
+def test_auto_is_the_fastest_number_type(monkeypatch, backend, instructions, chosen):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(computing, "processor_multiplies_bfloat16", lambda: instructions)
+    assert Compute(dtype="auto").chosen_dtype == chosen
+    assert Compute(dtype="auto").operands == chosen
+    assert Compute(dtype="float32").chosen_dtype == "float32"
+
+
+def test_flags_of_the_processor_tell_whether_it_multiplies_bfloat16(monkeypatch):
+    ask = computing.processor_multiplies_bfloat16.__wrapped__
+    for flags, fast in (("fma avx2 avx512f", False), ("avx512_bf16 amx_tile", True)):
+        text = f"model name\t: X\nflags\t\t: {flags}\n"
+        monkeypatch.setattr(computing.Path, "read_text", lambda *_, text=text, **__: text)
+        assert ask() == fast
+
+
+def test_a_system_that_does_not_tell_its_flags_has_no_fast_products(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError("/proc/cpuinfo")
+
+    monkeypatch.setattr(computing.Path, "read_text", missing)
+    assert not computing.processor_multiplies_bfloat16.__wrapped__()
+
+
+def test_float32_is_exact_on_a_gpu_and_tf32_is_said(monkeypatch):
+    def precisions(dtype):
+        f = Compute(dtype=dtype).in_precision(lambda x: x @ x)
+        return str(jax.make_jaxpr(f)(jnp.ones((2, 2))))
+
+    assert len({precisions(dtype) for dtype in ("float32", "tf32", "bfloat16")}) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "HIGHEST" in precisions("float32")
+    assert "HIGH" in precisions("tf32")
+    assert "HIGHEST" not in precisions("tf32")
+    assert "HIGH" not in precisions("bfloat16")
+    with jax.default_matmul_precision("highest"):
+        assert "HIGHEST" not in precisions("bfloat16")

@@ -251,7 +251,7 @@ def test_settings_that_do_not_work(overrides, message):
 def test_forms_of_the_convolutions_are_told_for_the_images_that_they_see():
     model = build(make_config("capsule_pooling"), (28, 28, 1), 10, 60000).model
     forms = model.chosen_forms(128)
-    assert set(forms) == {f"conv_{index}" for index in range(5)}
+    assert set(forms) == {"dtype", *(f"conv_{index}" for index in range(5))}
 
 
 def test_an_image_that_is_too_small_for_the_kernels():

@@ -25,11 +25,11 @@ MAY_IMPORT = {
     "initializers": LEAVES,
     "losses": LEAVES,
     "metrics": LEAVES,
-    "routing": [*LEAVES, "ops"],
+    "routing": [*LEAVES, "ops", "products"],
     "layers": [*LEAVES, "ops", "compute", "conv", "initializers", "pooling", "routing"],
     "models": [*LEAVES, "ops", "compute", "conv", "initializers", "routing", "layers", "windows"],
     "data": LEAVES,
-    "training": [*LEAVES, "data", "losses", "metrics", "models"],
+    "training": [*LEAVES, "compute", "data", "losses", "metrics", "models"],
     "compilation": [*LEAVES, "data"],
     "config": LEAVES,
     "devices": [],
@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "statistics": [],
     "sweeps": [*LEAVES, "workdir"],
     "sweep_figures": ["figures", "statistics"],
-    "predictor": [*LEAVES, "checkpoint", "training", "workdir"],
+    "predictor": [*LEAVES, "checkpoint", "compute", "training", "workdir"],
 }
 NEVER = ("tensorflow", "experiments", "absl.flags", "absl.app", "clu", "torch")
 

@@ -11,6 +11,7 @@ import pytest
 import report
 import sweep
 import train
+from sweeping.members import Members
 
 from capsjax.checkpoint import CheckpointError
 from capsjax.predictor import load_predictor
@@ -176,6 +177,34 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_population_begins_anew(interr
     assert [status.name for status in statuses] == ["finished", "finished"]
     assert "It is set aside, and population 000 of 2 begins anew" in capsys.readouterr().out
     assert (folder / "damaged-0").is_dir()
+
+
+def test_a_population_goes_on_with_the_forms_of_its_start(interrupted, monkeypatch, capsys):
+    workdir, config = interrupted
+    (folder,) = (workdir / "populations").iterdir()
+    stored = json.loads((folder / "forms.json").read_text())
+    assert stored.keys() == {"backend", "population", "forms"}
+    monkeypatch.setattr("capsjax.models.capsnet.choose_form", lambda *_: "lax")
+    made, members = [], Members.__init__
+
+    def watched(self, *arguments):
+        members(self, *arguments)
+        made.append(self.forms)
+
+    monkeypatch.setattr(Members, "__init__", watched)
+    sweep.run_sweep(config, workdir, form="vmap" if stored["population"] == "map" else "map")
+    assert made == [stored]
+    assert json.loads((folder / "forms.json").read_text()) == stored
+    assert "goes on on" not in capsys.readouterr().out
+
+
+def test_a_population_that_goes_on_on_another_backend_says_so(interrupted, capsys):
+    workdir, config = interrupted
+    (folder,) = (workdir / "populations").iterdir()
+    stored = json.loads((folder / "forms.json").read_text())
+    (folder / "forms.json").write_text(json.dumps({**stored, "backend": "gpu"}))
+    sweep.run_sweep(config, workdir)
+    assert "began on gpu and goes on on cpu" in capsys.readouterr().out
 
 
 def test_a_full_disk_stops_the_sweep_and_harms_nothing(interrupted, monkeypatch, capsys):

@@ -37,7 +37,8 @@ def test_a_run_leaves_behind_all_that_repeats_it(finished):
     assert summary["test"]["num_errors"] == round(360 * summary["test"]["error"])
     (first_start,) = json.loads((workdir / "env.json").read_text())
     assert first_start["overrides"] == {"seed": 0}
-    assert first_start["forms"].keys() == {"conv", "primary_caps", "votes"}
+    assert first_start["forms"].keys() == {"conv", "primary_caps", "votes", "dtype"}
+    assert (summary["forms"], summary["backend"]) == (first_start["forms"], "cpu")
     assert "auto" not in first_start["forms"].values()
     assert 0 < summary["compile_seconds"] < summary["seconds_to_first_step"]
 
@@ -73,6 +74,68 @@ def test_a_finished_run_is_not_run_again(finished, capsys):
 def test_another_config_in_the_same_folder_is_refused(finished):
     with pytest.raises(WorkdirError, match=r"loss_weights\.margin: 1\.0 there, 2\.0 here"):
         train.train_and_evaluate(tiny_config(loss_weights__margin=2.0), finished[0])
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A run that heard SIGTERM after its first epoch: its folder and its config."""
+    config = tiny_config(model__compute__dtype="auto")
+    with monkeypatch.context() as patch:
+        patch.setattr(train.pace, "agree", lambda steps, due, _: (steps, due, signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            train.train_and_evaluate(config, tmp_path / "run")
+    return tmp_path / "run", config
+
+
+def forms_of_last_start(workdir):
+    return json.loads((workdir / "env.json").read_text())[-1]["forms"]
+
+
+def test_a_run_goes_on_with_the_forms_of_its_first_start(stopped, monkeypatch, capsys):
+    workdir, config = stopped
+    first = forms_of_last_start(workdir)
+    monkeypatch.setattr("capsjax.models.capsnet.choose_form", lambda *_: "lax")
+    compile_steps, compiled = train._compile_train_steps, []
+
+    def watched(config, built, *arguments):
+        compiled.append(built.model.chosen_forms(config.train.batch_size))
+        return compile_steps(config, built, *arguments)
+
+    monkeypatch.setattr(train, "_compile_train_steps", watched)
+    summary = train.train_and_evaluate(config, workdir)
+    assert compiled == [first]
+    assert forms_of_last_start(workdir)["conv"] == "lax", "what would suit this machine"
+    assert summary["forms"] == first
+    said = capsys.readouterr().out
+    assert f"going on with the forms of the first start, on cpu: conv {first['conv']}, " in said
+    assert "the run began on" not in said
+
+
+def test_a_run_that_goes_on_on_another_backend_says_so(stopped, monkeypatch, capsys):
+    workdir, config = stopped
+    restore = Checkpoints.restore_last_whole
+
+    def on_a_gpu(self, like):
+        restored = restore(self, like)
+        return restored._replace(notes={**restored.notes, "backend": "gpu"})
+
+    monkeypatch.setattr(Checkpoints, "restore_last_whole", on_a_gpu)
+    train.train_and_evaluate(config, workdir)
+    assert "the run began on gpu and goes on on cpu" in capsys.readouterr().out
+
+
+def test_a_run_from_before_forms_were_stored_goes_on(stopped, monkeypatch, capsys):
+    workdir, config = stopped
+    restore = Checkpoints.restore_last_whole
+
+    def old(self, like):
+        restored = restore(self, like)
+        notes = {k: v for k, v in restored.notes.items() if k not in ("forms", "backend")}
+        return restored._replace(notes=notes)
+
+    monkeypatch.setattr(Checkpoints, "restore_last_whole", old)
+    assert train.train_and_evaluate(config, workdir)["steps"] == 12
+    assert "going on with the forms" not in capsys.readouterr().out
 
 
 def test_the_test_set_is_read_once_after_the_last_step(tmp_path, monkeypatch):
@@ -126,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_numbers(tmp_path):
         ("train__batch_size", 1000, "train.batch_size is between 1 and the 128"),
         ("model__routing__name", "dinamic", "did you mean 'dynamic'"),
         ("model__conv__kernel_size", 9, "at least 9x9 pixels"),
-        ("schedule__name", "cosine", "unknown schedule"),
+        ("schedule__name", "cosinus", "did you mean 'cosine'"),
         ("data__validation_size", 0, "needs validation data"),
     ],
 )

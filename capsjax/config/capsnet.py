@@ -86,8 +86,8 @@ def make_paper() -> ConfigDict:
     decoder.bias_init = "zeros"
 
     compute = model.compute = ConfigDict()
-    # Operands of convolutions and votes: "float32", or "bfloat16", faster where the machine has
-    # instructions for it. All else is float32 always.
+    # Operands of convolutions and votes: "float32"; "bfloat16", faster where the machine has
+    # instructions for it; "tf32", a GPU's; or "auto", the fastest. All else is float32 always.
     compute.dtype = "float32"
     # Form of the convolutions: "auto", "patches", "strips", "fourier" or "lax" (`capsjax.conv`).
     compute.conv = "auto"

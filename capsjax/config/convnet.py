@@ -71,7 +71,7 @@ def make_capsule_pooling() -> ConfigDict:
     dropout.dense = (0.3,)
 
     compute = model.compute = ConfigDict()
-    # Operands of convolutions: "float32" or "bfloat16". All else is float32 always.
+    # Operands of convolutions: "float32", "bfloat16", "tf32" or "auto". All else is float32 always.
     compute.dtype = "float32"
     # Form of the convolutions: "auto", "patches", "strips", "fourier" or "lax" (`capsjax.conv`).
     compute.conv = "auto"

@@ -47,8 +47,8 @@ def make_capsnet(
         image_shape=tuple(image_shape),
         num_classes=num_classes,
         routing=make_routing(**routing, **routing_squash),
-        conv={**conv, "compute": how},
-        primary_caps={**primary_caps, **squash, "compute": how},
+        conv={**conv, "compute": how.of_layer("conv")},
+        primary_caps={**primary_caps, **squash, "compute": how.of_layer("primary_caps")},
         class_caps={**class_caps, "eps": squash["eps"], "compute": how},
         decoder=dict(decoder) if use_decoder else None,
     )

@@ -111,7 +111,7 @@ class CapsNet(nn.Module):
         return self.decoder_layer(mask_poses(poses, mask))
 
     def chosen_forms(self, batch_size: int) -> dict[str, str]:
-        """What "auto" means on this machine: the forms of the convolutions and of the votes."""
+        """What "auto" means on this machine: the forms of the convolutions, votes and dtype."""
         forms = {}
         for name, settings, image, kernel in self._convolutions():
             form = settings.get("compute", Compute()).conv
@@ -120,7 +120,8 @@ class CapsNet(nn.Module):
             forms[name] = form
         compute = self.class_caps.get("compute", Compute())
         recomputed = compute.recomputes_votes(self.routing)
-        return {**forms, "votes": "recomputed" if recomputed else "held"}
+        votes = "recomputed" if recomputed else "held"
+        return {**forms, "votes": votes, "dtype": compute.chosen_dtype}
 
     def _check_sizes(self) -> None:
         for name, _, image, kernel in self._convolutions():

@@ -109,7 +109,7 @@ class ConvNet(nn.Module):
         return ConvNetOutput(_dense(x, self.num_classes, name="scores", **self.dense), {})
 
     def chosen_forms(self, batch_size: int) -> dict[str, str]:
-        """What "auto" means on this machine: the form of each convolution."""
+        """What "auto" means on this machine: the form of each convolution, and the dtype."""
         forms, (h, w, c) = {}, self.image_shape
         for index, convolution in enumerate(self._convolutions()):
             kernel, features = convolution["kernel_size"], convolution["features"]
@@ -123,7 +123,7 @@ class ConvNet(nn.Module):
             if self._is_pooled(index):
                 grid = make_grid((h, w), self._pooling()["window"], None, self.pool["padding"])
                 h, w = grid.rows.count, grid.columns.count
-        return forms
+        return {**forms, "dtype": self.conv["compute"].chosen_dtype}
 
     def _check_settings(self, rates: Rates) -> None:
         if len(self.conv["padded"]) != len(self.conv["features"]):
@@ -145,8 +145,11 @@ class ConvNet(nn.Module):
 
     def _convolutions(self) -> Iterator[dict[str, Any]]:
         """The settings of each, as `Conv` takes them."""
-        for features, padded in zip(self.conv["features"], self.conv["padded"], strict=True):
-            yield {**self.conv, "features": features, "padded": bool(padded)}
+        shapes = zip(self.conv["features"], self.conv["padded"], strict=True)
+        for index, (features, padded) in enumerate(shapes):
+            compute = self.conv["compute"].of_layer(f"conv_{index}")
+            shape = {"features": features, "padded": bool(padded)}
+            yield {**self.conv, **shape, "compute": compute}
 
     def _is_pooled(self, index: int) -> bool:
         return index + 1 in self.pool["after"]

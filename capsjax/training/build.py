@@ -1,5 +1,6 @@
 """From a config to the things that it describes."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
+from capsjax.compute import Compute, with_forms
 from capsjax.models import make_model
 from capsjax.training.evaluation import make_evaluate
 from capsjax.training.objective import Objective
@@ -23,6 +25,7 @@ from capsjax.training.steps import (
 class Built(NamedTuple):
     """Attributes:
     model, optimizer, objective: what is trained, and how.
+    compute: how it is computed.
     schedule: the learning rate over steps.
     steps_per_epoch: number of steps of an epoch.
     """
@@ -30,6 +33,7 @@ class Built(NamedTuple):
     model: nn.Module
     optimizer: optax.GradientTransformation
     objective: Objective
+    compute: Compute
     schedule: optax.Schedule
     steps_per_epoch: int
 
@@ -39,7 +43,11 @@ class Built(NamedTuple):
 
 
 def build(
-    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, num_examples: int
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    num_examples: int,
+    forms: Mapping[str, str] | None = None,
 ) -> Built:
     """Everything that a config describes, for data of those sizes.
 
@@ -48,23 +56,27 @@ def build(
       image_shape: (h, w, c).
       num_classes: number of classes.
       num_examples: number of training examples.
+      forms: what "auto" in `config.model.compute` means, see `with_forms`; None for what suits the
+        default device.
 
     Raises:
       ValueError: for a field whose value does not work; the message names it.
     """
     in_epoch = steps_per_epoch(num_examples, config.train.batch_size)
+    model = dict(config.model.to_dict())
+    if forms is not None:
+        model["compute"] = with_forms(model["compute"], forms)
     schedule = make_schedule(
         steps_per_epoch=in_epoch, epochs=config.train.epochs, **config.schedule
     )
     return Built(
-        model=make_model(
-            image_shape=image_shape, num_classes=num_classes, **config.model.to_dict()
-        ),
+        model=make_model(image_shape=image_shape, num_classes=num_classes, **model),
         optimizer=make_optimizer(schedule, steps_per_epoch=in_epoch, **config.optimizer),
         objective=Objective(
             {name: config.get(f"{name}_loss", {}) for name in config.loss_weights},
             config.loss_weights.to_dict(),
         ),
+        compute=Compute(**model["compute"]),
         schedule=schedule,
         steps_per_epoch=in_epoch,
     )
@@ -72,7 +84,7 @@ def build(
 
 def build_train_steps(config: ConfigDict, built: Built, mesh: Mesh | None = None):
     """`make_train_steps` of what a config describes."""
-    return make_train_steps(
+    train_steps = make_train_steps(
         built.model,
         built.optimizer,
         built.objective,
@@ -81,14 +93,16 @@ def build_train_steps(config: ConfigDict, built: Built, mesh: Mesh | None = None
         max_shift=config.augment.max_shift,
         mesh=mesh,
     )
+    return built.compute.in_precision(train_steps)
 
 
 def build_evaluate(config: ConfigDict, built: Built, mesh: Mesh | None = None):
     """`make_evaluate` of what a config describes."""
-    return make_evaluate(
+    evaluate = make_evaluate(
         built.model,
         built.objective,
         batch_size=config.evaluate.batch_size,
         train_batch_size=config.train.batch_size,
         mesh=mesh,
     )
+    return built.compute.in_precision(evaluate)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Int, UInt8
 from ml_collections import ConfigDict
 
 from capsjax.registry import look_up
-from capsjax.training.build import build, build_evaluate, build_train_steps
+from capsjax.training.build import Built, build, build_evaluate, build_train_steps
 from capsjax.training.steps import TrainState
 
 # Fields of a config that may be data of a compiled program, and their types there.
@@ -98,14 +98,21 @@ class Population:
       form: "vmap" makes each operation work on all members at once, "map" works them off one
         after the other within the same program: `choose_form` says which suits a device.
 
+      forms: of convolutions and votes, see `build`.
+
     Raises:
       ValueError: for an unknown form, or a config that does not work.
     """
 
     def __init__(
-        self, config: ConfigDict, numbers: Mapping[str, np.ndarray], sizes: Sizes, form: str
+        self,
+        config: ConfigDict,
+        numbers: Mapping[str, np.ndarray],
+        sizes: Sizes,
+        form: str,
+        forms: Mapping[str, str] | None = None,
     ):
-        self._config, self._sizes = config, sizes
+        self._config, self._sizes, self._forms = config, sizes, forms
         self._over_members, self._steps_over_members = look_up(FORMS, form, "form of a population")
         rounds = numbers.get("model.routing.num_iterations")
         if rounds is not None and config.model.routing.gradient == "full":
@@ -130,7 +137,7 @@ class Population:
 
         def of_member(numbers, state, num_steps):
             member = self._member(numbers)
-            steps = build_train_steps(member, build(member, *self._sizes))
+            steps = build_train_steps(member, self._build(member))
             return steps(state, images, labels, num_steps)
 
         return self._steps_over_members(of_member)(numbers, states, num_steps)
@@ -140,13 +147,16 @@ class Population:
 
         def of_member(numbers, variables):
             member = self._member(numbers)
-            return build_evaluate(member, build(member, *self._sizes))(variables, images, labels)
+            return build_evaluate(member, self._build(member))(variables, images, labels)
 
         return self._over_members(of_member)(numbers, variables)
 
     def learning_rates(self, numbers: Numbers, step: int) -> Array:
         """The learning rate of each member at a step."""
-        return jax.vmap(lambda of: build(self._member(of), *self._sizes).schedule(step))(numbers)
+        return jax.vmap(lambda of: self._build(self._member(of)).schedule(step))(numbers)
+
+    def _build(self, member: ConfigDict) -> Built:
+        return build(member, *self._sizes, self._forms)
 
     def _member(self, numbers: Numbers) -> ConfigDict:
         """The config with traced values in it."""

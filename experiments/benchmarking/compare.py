@@ -110,9 +110,7 @@ def _capsjax_cases(preset: str, task: str, settings: Settings) -> list[Case]:
             prepare = functools.partial(jax_cases.prepare_training, states=states)
         else:
             prepare = functools.partial(jax_cases.prepare_inference, batch_size=BATCH_SIZE)
-        prepare = functools.partial(
-            prepare, config, IMAGE_SHAPE, matmul_precision=row.matmul_precision
-        )
+        prepare = functools.partial(prepare, config, IMAGE_SHAPE)
         facts = {"kind": "row", "library": "capsjax", "precision": row.precision}
         cases.append(Case(row.name, prepare, facts))
     return cases

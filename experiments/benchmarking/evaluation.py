@@ -22,9 +22,7 @@ def run(section: dict[str, Any], settings: Settings) -> None:
     measured = (rows.automatic_rows if small else rows.capsjax_rows)(settings.device)
     for row in measured:
         config = jax_cases.bench_config("paper", row.compute)
-        prepare = functools.partial(
-            jax_cases.prepare_evaluation, config, IMAGE_SHAPE, TEST_IMAGES, row.matmul_precision
-        )
+        prepare = functools.partial(jax_cases.prepare_evaluation, config, IMAGE_SHAPE, TEST_IMAGES)
         cases.append(Case(row.name, prepare))
     effort = Effort(2 if settings.quick else 3, 0.5, warmups=0)
     measure(cases, section["rows"], effort, "evaluation")

@@ -77,7 +77,6 @@ def prepare_training(
     config: ConfigDict,
     image_shape: tuple[int, int, int],
     states: States,
-    matmul_precision: str | None = None,
     most_bytes: float = math.inf,
 ) -> Prepared:
     """Training steps as experiments/train.py takes them: several in one call.
@@ -88,7 +87,7 @@ def prepare_training(
     batch_size = config.train.batch_size
     data = random_data(image_shape, examples_for(batch_size))
     built = build(config, image_shape, NUM_CLASSES, len(data[1]))
-    compiled, facts = compile_training(config, built, *data, matmul_precision)
+    compiled, facts = compile_training(config, built, *data)
     check_memory(facts, most_bytes)
     # Two forms of a network share a state as long as their parameters have the same shapes.
     like = jax.eval_shape(lambda: built.init_state(0))
@@ -106,19 +105,18 @@ def prepare_training(
     return Prepared(run, first_call(run), facts, built.steps_per_epoch, compiled.as_text)
 
 
-def compile_training(config, built, images, labels, matmul_precision=None):
+def compile_training(config, built, images, labels):
     """The compiled training steps of a config, and their facts."""
     train_steps = build_train_steps(config, built)
     like = jax.eval_shape(lambda: built.init_state(0))
     arguments = (like, images, labels, np.int32(1))
-    return compile_with_facts(jax.jit(train_steps, donate_argnums=0), arguments, matmul_precision)
+    return compile_with_facts(jax.jit(train_steps, donate_argnums=0), arguments)
 
 
 def prepare_inference(
     config: ConfigDict,
     image_shape: tuple[int, int, int],
     batch_size: int,
-    matmul_precision: str | None = None,
 ) -> Prepared:
     """Lengths, and the reconstruction from the longest capsule, a batch in each call."""
     images, labels = random_data(image_shape, examples_for(batch_size))
@@ -130,7 +128,7 @@ def prepare_inference(
         return output.lengths, output.reconstruction
 
     arguments = (variables, images[:batch_size])
-    compiled, facts = compile_with_facts(jax.jit(forward), arguments, matmul_precision)
+    compiled, facts = compile_with_facts(jax.jit(built.compute.in_precision(forward)), arguments)
     run = calls_of(lambda: compiled(*arguments))
     return Prepared(run, first_call(run), facts)
 
@@ -139,7 +137,6 @@ def prepare_evaluation(
     config: ConfigDict,
     image_shape: tuple[int, int, int],
     count: int,
-    matmul_precision: str | None = None,
 ) -> Prepared:
     """One evaluation of that many images, in one call."""
     images, labels = random_data(image_shape, count)
@@ -147,7 +144,7 @@ def prepare_evaluation(
     variables = jax.jit(lambda: built.init_state(0).variables)()
     evaluate = build_evaluate(config, built)
     arguments = (variables, images, labels)
-    compiled, facts = compile_with_facts(jax.jit(evaluate), arguments, matmul_precision)
+    compiled, facts = compile_with_facts(jax.jit(evaluate), arguments)
     run = calls_of(lambda: compiled(*arguments))
     return Prepared(run, first_call(run), facts)
 

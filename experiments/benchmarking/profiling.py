@@ -56,7 +56,7 @@ def run(section: dict[str, Any], settings: Settings) -> None:
     for row in profiled_rows(settings):
         fields = {"train.batch_size": BATCH_SIZE}
         config = jax_cases.bench_config("paper", row.compute, fields)
-        profile = profile_training(config, IMAGE_SHAPE, row.matmul_precision)
+        profile = profile_training(config, IMAGE_SHAPE)
         section["profiles"].append({"name": row.name, "batch_size": BATCH_SIZE, **profile})
 
 
@@ -74,7 +74,6 @@ def profiled_rows(settings: Settings) -> list[rows.CapsjaxRow]:
 def profile_training(
     config: ConfigDict,
     image_shape: tuple[int, int, int],
-    matmul_precision: str | None = None,
     steps: int = STEPS,
 ) -> dict[str, Any]:
     """Operations of training steps by time.
@@ -83,7 +82,7 @@ def profile_training(
       "steps" (number traced), "step_microseconds" (of a step when nothing is traced) and what
       `summarize` says.
     """
-    prepared = jax_cases.prepare_training(config, image_shape, jax_cases.States(), matmul_precision)
+    prepared = jax_cases.prepare_training(config, image_shape, jax_cases.States())
     steps = min(steps, prepared.most)
     started = time.perf_counter()
     prepared.run(steps)

@@ -15,13 +15,11 @@ class CapsjaxRow(NamedTuple):
     name: in the table.
     precision: "float32", "tf32" or "bfloat16".
     compute: fields of `config.model.compute`.
-    matmul_precision: of `jax.default_matmul_precision`; None leaves JAX's default.
     """
 
     name: str
     precision: str
     compute: dict[str, str]
-    matmul_precision: str | None = None
 
 
 # Modes of torch.compile that record CUDA graphs and replay them.
@@ -66,17 +64,17 @@ class TorchRow(NamedTuple):
 
 def capsjax_rows(device: str, quick: bool = False) -> list[CapsjaxRow]:
     """The rows of capsjax on "cpu" or "cuda"; with `quick`, on a GPU, none in full float32."""
-    bfloat16 = capsjax_row("capsjax bfloat16", "bfloat16", FAST, device)
+    bfloat16 = capsjax_row("capsjax bfloat16", "bfloat16", FAST)
     exact = [
-        capsjax_row("capsjax float32, plain", "float32", PLAIN, device),
-        capsjax_row("capsjax float32", "float32", FAST, device),
+        capsjax_row("capsjax float32, plain", "float32", PLAIN),
+        capsjax_row("capsjax float32", "float32", FAST),
     ]
     if device != "cuda":
         return [*exact, bfloat16]
     return [
         *([] if quick else exact),
-        capsjax_row("capsjax TF32", "tf32", FAST, device),
-        capsjax_row("capsjax bfloat16, lax", "bfloat16", LAX, device),
+        capsjax_row("capsjax TF32", "tf32", FAST),
+        capsjax_row("capsjax bfloat16, lax", "bfloat16", LAX),
         bfloat16,
     ]
 
@@ -92,14 +90,9 @@ def default_row(device: str) -> CapsjaxRow:
     return next(row for row in capsjax_rows(device) if row.name == name)
 
 
-def capsjax_row(name: str, precision: str, form: dict[str, str], device: str) -> CapsjaxRow:
-    """A row of a form in a precision: the one place that says how a precision is had.
-
-    A GPU multiplies float32 matrices in TF32 unless told not to, so there it is told both.
-    """
-    dtype = "bfloat16" if precision == "bfloat16" else "float32"
-    exactly = {"float32": "highest", "tf32": "tensorfloat32"} if device == "cuda" else {}
-    return CapsjaxRow(name, precision, {"dtype": dtype, **form}, exactly.get(precision))
+def capsjax_row(name: str, precision: str, form: dict[str, str]) -> CapsjaxRow:
+    """A row of a form in a precision."""
+    return CapsjaxRow(name, precision, {"dtype": precision, **form})
 
 
 def torch_rows(device: str, quick: bool) -> list[TorchRow]:

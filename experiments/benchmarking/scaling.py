@@ -94,8 +94,6 @@ def _capsjax_cases(sweep: Sweep, settings: Settings) -> list[Case]:
                 config,
                 image_shape,
                 states,
-                # Neither library uses TF32 here.
-                matmul_precision="highest" if settings.device == "cuda" else None,
                 most_bytes=PART * settings.memory_bytes,
             )
             cases.append(_case(form, sweep, value, config, prepare))

@@ -2,8 +2,8 @@
 
 config.json env.json   as of a run
 index.json             a row for each trial, for report.py and for people; made from what follows
-populations/N/         members.json and, until they are done, checkpoints/ of trials that are
-                       trained together
+populations/N/         members.json, forms.json (how it has been computed since its start) and,
+                       until they are done, checkpoints/ of trials that are trained together
 trials/ID/             a trial: reads like the folder of a run of train.py
 """
 
@@ -90,12 +90,19 @@ def unfinished_populations(workdir: Path, trials: Sequence[Trial]) -> list[tuple
     return found
 
 
-def new_population(workdir: Path, members: Iterable[Trial]) -> Path:
-    """A folder for trials that are to be trained together."""
+def new_population(workdir: Path, members: Iterable[Trial], forms: dict[str, Any]) -> Path:
+    """A folder for trials that are to be trained together, in those forms from start to end."""
     root = workdir / "populations"
     root.mkdir(exist_ok=True)
     number = 1 + max((int(path.name) for path in root.glob("[0-9]*")), default=-1)
     folder = root / f"{number:03d}"
     folder.mkdir()
+    write_json(folder / "forms.json", forms)
     write_json(folder / "members.json", [trial.id for trial in members])
     return folder
+
+
+def forms_at_start(folder: Path) -> dict[str, Any] | None:
+    """The forms that a population was begun with; None if it began before they were stored."""
+    forms = folder / "forms.json"
+    return read_json(forms) if forms.exists() else None

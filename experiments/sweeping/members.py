@@ -1,6 +1,6 @@
 """A population on its devices: its programs compiled, its arrays in their places."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from capsjax import devices
 from capsjax.data import Arrays
 from capsjax.sweeps import Trial
 from capsjax.training import TrainState
+from capsjax.training.build import build
 from capsjax.training.population import Population, Sizes, init_member, numbers_of
 from capsjax.workdir import flatten
 
@@ -45,18 +46,30 @@ class Members:
       data: what they are trained on.
       mesh: the devices, in one axis.
       form: see `Population`.
+      forms: see `build`.
 
     Raises:
       ValueError: for a config that does not work.
     """
 
-    def __init__(self, trials: Sequence[Trial], data: Data, mesh: Mesh, form: str):
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        data: Data,
+        mesh: Mesh,
+        form: str,
+        forms: Mapping[str, str] | None = None,
+    ):
         self.trials, self.data, self.mesh = list(trials), data, mesh
         missing = -len(self.trials) % mesh.size
         self._filled = self.trials + self.trials[-1:] * missing
         self.numbers = numbers_of([flatten(trial.config.to_dict()) for trial in self._filled])
         self.config = self.trials[0].config
-        self._population = Population(self.config, self.numbers, data.sizes, form)
+        if forms is None:
+            model = build(self.config, *data.sizes).model
+            forms = model.chosen_forms(self.config.train.batch_size)
+        self.forms = {"backend": jax.default_backend(), "population": form, "forms": dict(forms)}
+        self._population = Population(self.config, self.numbers, data.sizes, form, forms)
 
     @property
     def sharding(self) -> Sharding:
@@ -155,7 +168,12 @@ class Members:
 
 
 def largest_that_fits(
-    trials: Sequence[Trial], data: Data, mesh: Mesh, form: str, most: int
+    trials: Sequence[Trial],
+    data: Data,
+    mesh: Mesh,
+    form: str,
+    most: int,
+    forms: Mapping[str, str] | None = None,
 ) -> tuple[Members, Any]:
     """As many of the trials, from the first on, as the memory holds, and their compiled program.
 
@@ -168,7 +186,7 @@ def largest_that_fits(
     # In whole megabytes, and the least that any process has: all of them take the same decision.
     allowed = MEMORY_SHARE * 1e6 * int(devices.gather([int(_bytes_of_device() / 1e6)]).min())
     while True:
-        members = Members(trials[:count], data, mesh, form)
+        members = Members(trials[:count], data, mesh, form, forms)
         compiled = members.compile_steps()
         needed = _bytes_of(compiled)
         if needed <= allowed:

@@ -58,6 +58,8 @@ def write_results(workdir: Path, members: Members, index: int, outcome: Outcome)
         "device_count": members.mesh.size,
         "trained_with": len(members.trials),
         "train_seconds": outcome.notes["train_seconds"][index],
+        "forms": members.forms["forms"],
+        "backend": members.forms["backend"],
     }
     devices.on_primary(lambda: write_json(folder / "summary.json", summary))
 
