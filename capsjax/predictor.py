@@ -16,8 +16,10 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from capsjax.checkpoint import Checkpoints
+from capsjax.compute import Compute
 from capsjax.training import Objective
 from capsjax.training.build import build
+from capsjax.training.evaluation import images_at_once
 from capsjax.workdir import read_config
 
 
@@ -51,13 +53,14 @@ class Predictor:
     ):
         self.config, self.step, self.model, self.variables = config, step, model, variables
         self.objective = objective
-        self._apply = jax.jit(model.apply)
+        apply = Compute(**config.model.compute).in_precision(model.apply)
+        self._apply = jax.jit(apply)
         # Of its own, so that a prediction computes no votes for nobody to look at.
         self._classify = jax.jit(
-            lambda variables, images: model.apply(variables, images)._replace(intermediates={})
+            lambda variables, images: apply(variables, images)._replace(intermediates={})
         )
         self._decode = jax.jit(
-            lambda variables, *inputs: model.apply(variables, *inputs, method="decode")
+            lambda variables, *inputs: apply(variables, *inputs, method="decode")
         )
 
     def forward(self, images: np.ndarray):
@@ -85,13 +88,14 @@ class Predictor:
             raise ValueError(f"images are uint8 or floating point, not {images.dtype}")
         return images.astype(np.float32)
 
-    def predict(self, images: np.ndarray, batch_size: int = 100) -> Prediction:
+    def predict(self, images: np.ndarray, batch_size: int = 0) -> Prediction:
         """Classify and reconstruct any number of images.
 
         Args:
           images: as in `forward`.
-          batch_size: images at once; bounds the memory.
+          batch_size: images at once; bounds the memory. 0 for as many as suit the device.
         """
+        batch_size = batch_size or images_at_once()
         parts = []
         firsts = range(0, len(images), batch_size)
         for first in tqdm(firsts, "predicting", unit="batch", disable=None, leave=False, delay=1):

@@ -67,8 +67,8 @@ def add_training_fields(config: ConfigDict) -> None:
     train.batch_size = 128
 
     evaluate = config.evaluate = ConfigDict()
-    # Images at once, on each device; no effect on the result.
-    evaluate.batch_size = 100
+    # Images at once, on each device; no effect on the result. 0 for as many as suit the device.
+    evaluate.batch_size = 0
 
     # Which parameters the test set sees, once, at the end: those of the "last" step, or the
     # "best" by validation loss.

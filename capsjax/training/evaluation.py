@@ -27,6 +27,14 @@ class Evaluation(NamedTuple):
     scores: Float[Array, "N k"]
 
 
+def images_at_once() -> int:
+    """Images that suit the default device: a GPU wants more than fit into a processor's cache.
+
+    The paper's network evaluates 10,000 images in 0.016 s on an H200 in batches of 500.
+    """
+    return 100 if jax.default_backend() == "cpu" else 500
+
+
 def make_evaluate(
     model: nn.Module,
     objective: Objective,
@@ -42,7 +50,7 @@ def make_evaluate(
 
     Args:
       model, objective: as in training.
-      batch_size: images at once, on each device.
+      batch_size: images at once, on each device; 0 for `images_at_once`.
       train_batch_size: images of a training batch. A loss that is summed over the batch
         ("batch_sum") is reported for a batch of that many, so that it compares with training.
       mesh: devices, in one axis, that divide the examples among them; None for one device.
@@ -52,6 +60,7 @@ def make_evaluate(
       `TrainState`.
     """
     scale = objective.scales(train_batch_size)
+    batch_size = batch_size or images_at_once()
 
     def losses(output, images, labels):
         """The parts of the loss for each example: each as a batch of its own."""
