@@ -14,11 +14,17 @@ if "CAPSJAX_TESTS_COMPILED" not in os.environ:
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["CAPSJAX_TESTS_COMPILED"]
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# The numbers of the suite are those of a CPU, wherever it runs. JAX_PLATFORMS=cuda asks for a GPU.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+if os.environ["JAX_PLATFORMS"] != "cpu":
+    # There float32 products have rounded operands by default, and no test's tolerance is for that.
+    jax.config.update("jax_default_matmul_precision", "highest")
 
 # Broadcasting of arrays of different rank is where a missing axis goes unnoticed.
 jax.config.update("jax_numpy_rank_promotion", "raise")
