@@ -105,8 +105,18 @@ def _one_line(error: Exception) -> str:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"error: {message} (--debug shows where)", file=sys.stderr)
-    _exit(status)
+    import jax
+
+    line = f"error: {message} (--debug shows where)\n"
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # In one piece, and the end right after it: another thread of JAX's may just be finding out
+        # the same, and would write into the line or after it.
+        os.write(2, line.encode())
+        os._exit(status)
+    sys.stderr.write(line)
+    sys.exit(status)
 
 
 def _exit(status: int) -> None:
