@@ -76,7 +76,9 @@ def define_flags() -> None:
     flags.DEFINE_string("figures", "", "Folder for the figures of the section scaling.")
     flags.DEFINE_list("tasks", [], "Of compare: training, inference; both, but with --quick.")
     flags.DEFINE_list("networks", [], "Of compare: full, small; both by default.")
-    flags.DEFINE_multi_string("row", [], "Of profile: a row of capsjax in compare; repeatable.")
+    flags.DEFINE_multi_string(
+        "row", [], "A row of capsjax in compare that profile traces; repeatable."
+    )
     flags.DEFINE_list("sections", [], f"Which of {', '.join(SECTIONS)}; all by default.")
 
 
@@ -191,7 +193,7 @@ def make_settings(
         settings = settings._replace(tasks=tuple(tasks) or ("training",))
     if networks:
         return settings._replace(networks=tuple(networks))
-    # Every network takes PyTorch's compiler a minute.
+    # PyTorch's compiler takes long for every network.
     return settings._replace(networks=("full",)) if quick and device == "cuda" else settings
 
 

@@ -89,7 +89,8 @@ def make_paper() -> ConfigDict:
     # Operands of convolutions and votes: "float32"; "bfloat16", faster where the machine has
     # instructions for it; "tf32", a GPU's; or "auto", the fastest. All else is float32 always.
     compute.dtype = "float32"
-    # Form of the convolutions: "auto", "patches", "strips", "fourier" or "lax" (`capsjax.conv`).
+    # Form of the convolutions: "auto" or a name of `capsjax.conv.FORMS`, for all of them or each by
+    # its layer's name, such as "conv:gathered,primary_caps:fourier".
     compute.conv = "auto"
     # Votes are "held" in memory or "recomputed" where routing needs them; or "auto".
     compute.votes = "auto"

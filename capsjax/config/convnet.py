@@ -73,7 +73,8 @@ def make_capsule_pooling() -> ConfigDict:
     compute = model.compute = ConfigDict()
     # Operands of convolutions: "float32", "bfloat16", "tf32" or "auto". All else is float32 always.
     compute.dtype = "float32"
-    # Form of the convolutions: "auto", "patches", "strips", "fourier" or "lax" (`capsjax.conv`).
+    # Form of the convolutions: "auto" or a name of `capsjax.conv.FORMS`, for all of them or each by
+    # its layer's name, such as "conv_0:gathered,conv_1:phases".
     compute.conv = "auto"
 
     loss_weights = config.loss_weights = ConfigDict()

@@ -110,8 +110,8 @@ def _torch_rows_of_a_gpu(quick: bool) -> list[TorchRow]:
     """What a user would pick on a GPU.
 
     torch.compile is given the precisions that people train in, not full float32. CUDA graphs alone
-    ("reduce-overhead") compile much faster than "max-autotune", which tries out kernels besides
-    and takes up to a minute for a row, so the quick measurement leaves that one out.
+    ("reduce-overhead") compile faster than "max-autotune", which tries out kernels besides, so the
+    quick measurement leaves that one out.
     """
     precisions, layouts = ("tf32", "bfloat16"), (False, True)
     if quick:
