@@ -1,12 +1,16 @@
-# make demo   environment, install, train on the digits, evaluate, draw
-# make test   environment, install, test suite
-# make lint   ruff
+# make demo        environment, install, train on the digits, evaluate, draw
+# make test        environment, install, test suite
+# make test-math   the mathematics alone: operations, kernels, routing, layers, statistics
+# make test-ci     what takes processes, faults and installations: CI runs it once
+# make lint        ruff
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo
 
-.PHONY: demo test lint clean
+PYTEST = $(VENV)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=loadfile
+
+.PHONY: demo test test-math test-ci lint clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python experiments/train.py --config=configs/digits.py --workdir=$(RUN)
@@ -15,7 +19,13 @@ demo: $(VENV)/installed
 	@echo "Figures: $(RUN)/figures and $(RUN)/evaluation. Results: $(RUN)/summary.json"
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=loadfile
+	$(PYTEST)
+
+test-math: $(VENV)/installed-dev
+	$(PYTEST) tests/core tests/kernels tests/routing tests/layers tests/analysis
+
+test-ci: $(VENV)/installed-dev
+	$(PYTEST) -m "ci and not long"
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
@@ -27,7 +37,7 @@ clean:
 # Without compiling 20,000 files to bytecode that will never run, installing takes a third less.
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -q --no-compile -c constraints.txt -e .
+	$(VENV)/bin/pip install -q --no-compile -c constraints.txt -e ".[train]"
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -1,12 +1,14 @@
 """capsjax: capsule networks in JAX and Flax."""
 
 from capsjax.losses import margin_loss, reconstruction_loss
-from capsjax.notation import Routed
+from capsjax.notation import Capsules, Routed
 from capsjax.ops import mask_poses, predict_votes, safe_norm, squash
 from capsjax.pooling import capsule_pool
-from capsjax.routing import dynamic_routing, make_routing, uniform_routing
+from capsjax.routing import Competition, dynamic_routing, make_routing, uniform_routing
 
 __all__ = [
+    "Capsules",
+    "Competition",
     "Routed",
     "capsule_pool",
     "dynamic_routing",

@@ -5,6 +5,7 @@
     constant(x)           x
     normal(x)             the normal distribution of standard deviation x
     truncated_normal(x)   the same, cut at two (untruncated) standard deviations
+    unit_votes(x)         the normal distribution of standard deviation x j / √(i d), for matrices W
     glorot_uniform        ±√(6 / (fan_in + fan_out)), uniform
     fan_in_uniform        ±1 / √fan_in, uniform (PyTorch's default, for biases too)
 
@@ -24,17 +25,17 @@ from capsjax.registry import look_up
 
 
 def make_initializer(spec: str, fan_in: int | None = None) -> Initializer:
-    """The initializer that a specification names.
+    """Make the initializer that a specification names.
 
     Args:
-      spec: a name of the table above, with its number in brackets if it has one.
-      fan_in: for "fan_in_uniform" on a bias, whose own shape does not tell it.
+      spec: a name from the table above, with its number in parentheses if it takes one.
+      fan_in: for "fan_in_uniform" on a bias, whose own shape does not determine it.
 
     Returns:
       A function of (key, shape, dtype).
 
     Raises:
-      ValueError: for an unknown name, or a number that is missing or too many.
+      ValueError: for an unknown name, or a missing or superfluous number.
 
     >>> make_initializer("constant(0.1)")(jax.random.key(0), (2,)).tolist()
     [0.10000000149011612, 0.10000000149011612]
@@ -46,14 +47,13 @@ def make_initializer(spec: str, fan_in: int | None = None) -> Initializer:
     if look_up(_TAKES_NUMBER, name, "initializer") != (number is not None):
         example = f"{name}(0.1)" if _TAKES_NUMBER[name] else name
         raise ValueError(f"write the initializer {spec!r} like {example!r}")
+    if name == "unit_votes":
+        return _unit_votes(_number_of(number, spec))
     if name == "fan_in_uniform":
         return _fan_in_uniform(fan_in)
     if number is None:
         return initializers.zeros if name == "zeros" else initializers.glorot_uniform()
-    try:
-        value = float(number)
-    except ValueError:
-        raise ValueError(f"{number!r} in the initializer {spec!r} is not a number") from None
+    value = _number_of(number, spec)
     if not math.isfinite(value) or (name != "constant" and value < 0):
         raise ValueError(f"{number} in the initializer {spec!r} is not a standard deviation")
     return {
@@ -61,6 +61,27 @@ def make_initializer(spec: str, fan_in: int | None = None) -> Initializer:
         "normal": initializers.normal,
         "truncated_normal": initializers.truncated_normal,
     }[name](value)
+
+
+def _number_of(text: str, spec: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} in the initializer {spec!r} is not a number") from None
+
+
+def _unit_votes(gain: float) -> Initializer:
+    """Initialize W (i, j, d, p) so that weighted sums of votes start with a length of about gain.
+
+    The sum s_j of i votes, weighted by 1/j, of poses of length 1, has a mean square length of
+    d · i · (σ / j)² for independent weights of deviation σ.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        i, j, d = shape[:3]
+        return gain * j / math.sqrt(i * d) * jax.random.normal(key, shape, dtype)
+
+    return init
 
 
 def _fan_in_uniform(fan_in: int | None) -> Initializer:
@@ -77,6 +98,7 @@ _TAKES_NUMBER = {
     "constant": True,
     "normal": True,
     "truncated_normal": True,
+    "unit_votes": True,
     "glorot_uniform": False,
     "fan_in_uniform": False,
 }

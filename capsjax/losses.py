@@ -1,8 +1,8 @@
-"""Losses. Their reductions are settings, because the published codes differ.
+"""Losses. Their reductions are settings, because the published implementations differ.
 
-A loss is first a number for each example; a reduction then makes one number of a batch:
+A reduction turns the terms of a loss, over classes or pixels and over the batch, into one number:
 
-    name         over classes or pixels   over the batch   who
+    name         over classes or pixels   over the batch   used by
     "sum"        sum                      mean             the paper
     "mean"       mean                     mean             `authors` (margin), `keras`, `pytorch`
     "batch_sum"  sum                      sum              `notebook` (reconstruction)
@@ -23,17 +23,17 @@ def margin_loss(
     down_weight: float | Array = 0.5,
     reduction: str = "sum",
 ) -> Float[Array, ""]:
-    """Wants a long capsule for the class that is there and short ones for the others.
+    """Penalize short capsules of present classes and long capsules of absent ones.
 
         L_k = T_k max(0, m⁺ - |v_k|)² + λ (1 - T_k) max(0, |v_k| - m⁻)²
 
     Args:
       lengths: lengths of the class capsules as they are (no softmax), (n, k).
-      labels_onehot: T, 1 for the classes that are there and 0 for the others, (n, k).
+      labels_onehot: T, 1 for present classes and 0 for absent ones, (n, k).
       m_plus: length above which a present class costs nothing.
       m_minus: length below which an absent class costs nothing.
       down_weight: λ, the weight of the absent classes.
-      reduction: "sum", "mean" or "batch_sum" over classes; see the module.
+      reduction: "sum", "mean" or "batch_sum" over classes; see the table above.
 
     Returns:
       A scalar.
@@ -57,13 +57,13 @@ def reconstruction_loss(
     images: Float[Array, "n h w c"],
     reduction: str = "sum",
 ) -> Float[Array, ""]:
-    """Squared error between images and what the decoder made of their poses.
+    """Compute the squared error between images and their reconstructions.
 
     Args:
       reconstruction: (n, h, w, c), in [0, 1].
       images: (n, h, w, c), in [0, 1].
       reduction: "sum" (SSE, mean over the batch), "mean" (MSE) or "batch_sum" (SSE summed over
-        the batch); see the module. The paper's weight of 0.0005 goes with "sum".
+        the batch); see the table above. The paper's weight of 0.0005 goes with "sum".
 
     Returns:
       A scalar, in squared intensity.
@@ -85,15 +85,15 @@ def reconstruction_loss(
 def cross_entropy_loss(
     scores: Float[Array, "n k"], labels_onehot: Float[Array, "n k"]
 ) -> Float[Array, ""]:
-    """Wants the softmax of the scores to be 1 for the class that is there; mean over the batch.
+    """Compute the cross-entropy between labels and the softmax of scores; mean over the batch.
 
         L = -Σ_k T_k log softmax_k(scores)
 
-    For networks without capsules: the lengths of capsules are no logits.
+    For networks without capsules: capsule lengths are not logits.
 
     Args:
       scores: logits, (n, k).
-      labels_onehot: T, 1 for the class that is there and 0 for the others, (n, k).
+      labels_onehot: T, 1 for the class of the image and 0 for the others, (n, k).
 
     Returns:
       A scalar, in nats.

@@ -8,10 +8,10 @@ from jaxtyping import Array, Float, Int
 
 
 class Sums(NamedTuple):
-    """Sums of metrics over examples, and how many examples they run over.
+    """Sums of metrics over examples, and the number of these examples.
 
     Attributes:
-      totals: by name, the sum over examples.
+      totals: sum over examples, by metric name.
       count: number of examples.
     """
 
@@ -20,7 +20,7 @@ class Sums(NamedTuple):
 
 
 def zero_sums(names: tuple[str, ...]) -> Sums:
-    """Sums over no examples.
+    """Return sums over no examples.
 
     >>> sorted(zero_sums(("loss", "correct")).totals)
     ['correct', 'loss']
@@ -29,13 +29,13 @@ def zero_sums(names: tuple[str, ...]) -> Sums:
 
 
 def add_means(sums: Sums, means: Mapping[str, Float[Array, ""]], count: int) -> Sums:
-    """Add a batch of `count` examples, whose means are given."""
+    """Add a batch of `count` examples, given their means."""
     totals = {name: total + count * means[name] for name, total in sums.totals.items()}
     return Sums(totals, sums.count + count)
 
 
 def means_of(sums: Sums) -> dict[str, float]:
-    """The means over all examples, as Python numbers; "accuracy" and "error" from "correct".
+    """Return the means over all examples as Python numbers; "correct" as "accuracy" and "error".
 
     >>> means_of(add_means(zero_sums(("correct",)), {"correct": jnp.array(0.75)}, 4))
     {'accuracy': 0.75, 'error': 0.25}
@@ -49,7 +49,7 @@ def means_of(sums: Sums) -> dict[str, float]:
 
 
 def results_of(sums: Sums) -> dict[str, float]:
-    """`means_of` a whole part of the data, and the counts behind the accuracy.
+    """Return `means_of` a whole part of the data, and the counts behind the accuracy.
 
     >>> results_of(add_means(zero_sums(("correct",)), {"correct": jnp.array(0.75)}, 4))
     {'accuracy': 0.75, 'error': 0.25, 'num_errors': 1, 'num_examples': 4}
@@ -60,7 +60,7 @@ def results_of(sums: Sums) -> dict[str, float]:
 
 
 def is_correct(scores: Float[Array, "n k"], labels: Int[Array, "n"]) -> Float[Array, "n"]:
-    """1 where the highest score, or the longest capsule, is that of the label, else 0.
+    """Return 1 where the highest score, or the longest capsule, is the label's, else 0.
 
     >>> is_correct(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1])).tolist()
     [1.0, 0.0]

@@ -1,4 +1,4 @@
-"""The notation that everything shares: symbols, axis letters, and the few common types.
+"""The shared notation: symbols, axis letters, and the few common types.
 
 Symbols are those of Sabour, Frosst and Hinton, "Dynamic Routing Between Capsules"
 (2017, arXiv 1710.09829), and each is the name of a variable wherever it appears.
@@ -24,7 +24,7 @@ error summed over the pixels of one image, "MSE" the same averaged over them.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Float
@@ -33,22 +33,40 @@ PRNGKey = jax.Array
 Initializer = Callable[..., Array]
 
 
+class Capsules(NamedTuple):
+    """Capsules as they pass from layer to layer.
+
+    Attributes:
+      poses: (n, *grid, i, p): i capsules at each position of a grid (y, x), or without a grid.
+      activations: confidence of each capsule, (n, *grid, i); the length of its pose, where that
+        expresses confidence.
+    """
+
+    poses: Float[Array, "n *grid i p"]
+    activations: Float[Array, "n *grid i"]
+
+
 class Routed(NamedTuple):
-    """What every routing algorithm returns.
+    """The result of every routing algorithm.
 
     Attributes:
       v: poses of the upper capsules.
       a: activations of the upper capsules; for routing by agreement the length of v.
       c: coupling coefficients of the last round.
+      logits: the routing logits behind them; None for an algorithm without any.
+      memory: what the algorithm needs at the next call of its layer, where a network calls its
+        layers several times; None for nothing.
     """
 
     v: Float[Array, "*batch j d"]
     a: Float[Array, "*batch j"]
     c: Float[Array, "*batch i j"]
+    logits: Float[Array, "*batch i j"] | None = None
+    memory: Any = None
 
 
 class LearnedArray(NamedTuple):
-    """An array that a routing algorithm wants learned: its layer declares it and passes it in."""
+    """An array that a routing algorithm learns: its layer declares it and passes it in."""
 
     shape: tuple[int, ...]
     init: Initializer

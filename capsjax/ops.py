@@ -18,12 +18,12 @@ EpsPlacement = Literal["root", "norm"]
 def safe_norm(
     s: Float[Array, "..."], axis: int = -1, keepdims: bool = False, eps: float = 1e-7
 ) -> Float[Array, "..."]:
-    """Euclidean length with a finite gradient at zero.
+    """Compute the Euclidean length, with a finite gradient at zero.
 
         |s| = sqrt(sum_k s_k² + eps)
 
-    eps stands inside the root: the derivative of the bare root is infinite at zero, and times
-    the derivative of the square, which is zero, it makes NaN. With eps = 0 the value is the
+    eps is inside the root: the derivative of the bare root is infinite at zero, and its product
+    with the derivative of the square, which is zero, is NaN. With eps = 0 the value is the
     exact length and the gradient at a zero vector is taken to be zero.
 
     Args:
@@ -41,7 +41,7 @@ def safe_norm(
     squared = jnp.sum(jnp.square(s), axis=axis, keepdims=keepdims)
     if eps:
         return jnp.sqrt(squared + eps)
-    # Both branches of a `where` are differentiated, so the root must not see the zero at all.
+    # Both branches of a `where` are differentiated, so the root is never taken of zero.
     nonzero = squared > 0
     return jnp.where(nonzero, jnp.sqrt(jnp.where(nonzero, squared, 1.0)), 0.0)
 
@@ -53,8 +53,8 @@ def squash(
 
         squash(s) = |s|² / (1 + |s|²) · s / |s|
 
-    Differs from the paper by eps, which keeps the gradient finite at s = 0. The published
-    codes put it at one of two places, and so does `eps_at`.
+    Differs from the paper by eps, which keeps the gradient finite at s = 0. Published
+    implementations put it in one of two places, which `eps_at` selects.
 
     Args:
       s: vectors, along `axis`.
@@ -89,7 +89,7 @@ def squash(
 def predict_votes(
     u: Float[Array, "*batch i p"], W: Float[Array, "i j d p"], dtype: OperandType = "float32"
 ) -> Float[Array, "*batch i j d"]:
-    """Prediction vectors: what each lower capsule expects of the pose of each upper one.
+    """Compute prediction vectors: the pose of each upper capsule that each lower one expects.
 
         u_hat_j|i = W_ij u_i
 
@@ -125,7 +125,7 @@ def check_votes(u: Array, W: Array) -> None:
 
 
 def mask_of_labels(labels: Int[Array, "*batch"], num_classes: int) -> Float[Array, "*batch j"]:
-    """One-hot mask that selects the capsule of each label.
+    """Make a one-hot mask that selects the capsule of each label.
 
     >>> mask_of_labels(jnp.array([2]), 4).tolist()
     [[0.0, 0.0, 1.0, 0.0]]
@@ -134,7 +134,7 @@ def mask_of_labels(labels: Int[Array, "*batch"], num_classes: int) -> Float[Arra
 
 
 def mask_of_longest(lengths: Float[Array, "*batch j"]) -> Float[Array, "*batch j"]:
-    """One-hot mask that selects the longest capsule, the first of equals.
+    """Make a one-hot mask that selects the longest capsule, the first of equals.
 
     >>> mask_of_longest(jnp.array([[0.2, 0.9, 0.9]])).tolist()
     [[0.0, 1.0, 0.0]]
@@ -149,7 +149,7 @@ def mask_poses(
 
     Args:
       v: poses, (..., j, d).
-      mask: 1 for a capsule that stays and 0 for one that goes, (..., j).
+      mask: 1 for a capsule to keep and 0 for one to set to zero, (..., j).
 
     Returns:
       The masked poses, (..., j, d).

@@ -1,7 +1,7 @@
 """Pooling: every window of an image becomes one pixel, by agreement, average or maximum.
 
-The poolings mean the same by window, stride and padding (see `windows`), and `POOLINGS` has them
-by name. What padding adds never counts.
+All poolings use the same definition of window, stride and padding (see `windows`), and `POOLINGS`
+lists them by name. Padding never contributes to a result.
 """
 
 import math
@@ -32,7 +32,7 @@ def capsule_pool(
     *,
     upsample: Upsampling = "window",
 ) -> Float[Array, "n y x c"]:
-    """Average every window, each pixel weighted by its agreement with the average before.
+    """Average every window, weighting each pixel by its agreement with the previous average.
 
         b = 0;  m_w = mean_p x_p;  repeat num_steps - 1 times:
           b_wp ← b_wp + x_p · m_w / (1 + |m_w| + eps)
@@ -40,39 +40,39 @@ def capsule_pool(
           m_w = mean_p (x_p e_wp / (mean_q e_wq + eps))
 
     p and q are the pixels of window w that lie inside the image, and m is the result. Agreement
-    belongs to a pair of window and pixel, so windows may overlap or leave gaps. The maximum is a
-    constant to the gradient. In float32 values up to 1e18 have finite gradients.
+    belongs to a pair of window and pixel, so windows may overlap or leave gaps. The gradient
+    treats the maximum as a constant. In float32, values up to 1e18 have finite gradients.
 
-    Differs from the source, whose windows are the strides and whose channels are one capsule, in
-    `upsample`. The source repeats what it computed for each window from the top left corner of
-    the image, even where padding has moved the windows away from there. So if an axis is padded
-    by two or more, as 7 pixels are for windows of 3, it compares and normalises some pixels with
-    a window that does not hold them. Where less is added, as in the network of the source, both
+    Differs in `upsample` from the source, whose windows equal their strides and whose channels
+    are one capsule. The source repeats the values of each window from the top left corner of the
+    image, even where padding has moved the windows away from there. So if an axis is padded by
+    two or more, as 7 pixels are for windows of 3, it compares and normalizes some pixels with a
+    window that does not contain them. With less padding, as in the network of the source, both
     settings are the same.
 
     Each step after the first passes over the windows twice, with one multiplication and one
-    addition for each of their numbers. Windows that are the strides hold each pixel once, others
-    are copied out of the image: window / stride times its size, along both axes.
+    addition for each of their numbers. Windows equal to their strides contain each pixel once;
+    others are copied out of the image, at window / stride times its size along both axes.
 
     Args:
       x: features, (n, h, w, c).
       window: rows and columns of a window.
-      stride: rows and columns from one window to the next; None for those of a window.
+      stride: rows and columns from one window to the next; None for the size of a window.
       padding: "SAME" or "VALID".
-      num_steps: averages taken, at least 1; the first has equal weights, as `average_pool`.
+      num_steps: number of averages, at least 1; the first has equal weights, like `average_pool`.
       temperature: above 0; the higher, the more equal the weights.
-      num_capsules: capsules that the channels are, of c / num_capsules neighbouring channels
-        each, and each with weights of its own.
+      num_capsules: capsules that the channels form, c / num_capsules neighbouring channels each
+        and with their own weights.
       eps: the small number in both divisions.
-      upsample: "window" weights a pixel by windows that hold it, "corner" as the source does;
-        where the two differ, the weights of "corner" have no upper limit and may overflow.
+      upsample: "window" weights a pixel by the windows that contain it, "corner" as the source
+        does; where they differ, the weights of "corner" have no upper limit and may overflow.
 
     Returns:
       (n, y, x, c): y rows and x columns of windows. Vectors are not squashed.
 
     Raises:
-      ValueError: for a window, stride, padding or setting that is not allowed, an image too small
-        for a window, or channels that do not divide into that many capsules.
+      ValueError: for an invalid window, stride, padding or setting, an image too small for a
+        window, or channels that do not divide into `num_capsules`.
 
     Source: `CapsulePooling2D`, a notebook published without a paper.
 
@@ -108,7 +108,7 @@ def average_pool(
     stride: Pair | None = None,
     padding: str = "SAME",
 ) -> Float[Array, "n y x c"]:
-    """Mean of every window, over those of its pixels that lie inside the image.
+    """Average every window over its pixels inside the image.
 
         out_w = mean_p x_p
 
@@ -120,7 +120,7 @@ def average_pool(
       (n, y, x, c).
 
     Raises:
-      ValueError: for a window, stride or padding that is not allowed, or too small an image.
+      ValueError: for an invalid window, stride or padding, or an image that is too small.
 
     >>> average_pool(jnp.arange(5.0).reshape(1, 1, 5, 1), (1, 2)).ravel().tolist()
     [0.5, 2.5, 4.0]
@@ -136,7 +136,7 @@ def max_pool(
     stride: Pair | None = None,
     padding: str = "SAME",
 ) -> Float[Array, "n y x c"]:
-    """Maximum of every window; padding is -∞. Equal maxima share the gradient equally.
+    """Take the maximum of every window; padding is -∞. Equal maxima share the gradient equally.
 
         out_w = max_p x_p
 
@@ -148,7 +148,7 @@ def max_pool(
       (n, y, x, c).
 
     Raises:
-      ValueError: for a window, stride or padding that is not allowed, or too small an image.
+      ValueError: for an invalid window, stride or padding, or an image that is too small.
 
     >>> max_pool(-jnp.arange(5.0).reshape(1, 1, 5, 1), (1, 2)).ravel().tolist()
     [-0.0, -2.0, -4.0]
@@ -161,9 +161,9 @@ POOLINGS = {"average": average_pool, "capsule": capsule_pool, "max": max_pool}
 
 
 def _make_spread(upsample: str, grid: Grid) -> Callable[[Array], Array]:
-    """A function from values of windows (n, y, x, i, ...) to their pixels' (n, y, x, i, p, ...).
+    """Make a function from window values (n, y, x, i, ...) to pixel values (n, y, x, i, p, ...).
 
-    p has size 1 where all pixels of a window get the same.
+    p has size 1 where all pixels of a window get the same value.
     """
     if upsample == "window":
         return lambda values: jnp.expand_dims(values, 4)
@@ -176,18 +176,18 @@ def _make_spread(upsample: str, grid: Grid) -> Callable[[Array], Array]:
 
 
 def _in_each(equation: str, *operands: Array) -> Array:
-    """The product for each capsule of each window, all as one axis z.
+    """Compute a product for each capsule of each window, with all of them on one axis z.
 
-    With four axes instead of one XLA's products take two to three times as long on a CPU.
+    With four axes instead of one, XLA's products take two to three times as long on a CPU.
     """
     flat = jnp.einsum(equation, *(array.reshape(-1, *array.shape[4:]) for array in operands))
     return flat.reshape(*operands[0].shape[:4], *flat.shape[1:])
 
 
 def _shrink(m: Float[Array, "n y x i d"], eps: float) -> Float[Array, "n y x i d"]:
-    """m / (1 + |m| + eps), with numerator and denominator divided by a number that |m| is near.
+    """Compute m / (1 + |m| + eps), dividing numerator and denominator by a number near |m|.
 
-    Otherwise the square of a length above 1e19 is infinite, and so is a product in the gradient
+    Otherwise the square of a length above 1e19 is infinite, as is a product in the gradient
     above 1e13.
     """
     scale = lax.stop_gradient(jnp.maximum(1.0, jnp.abs(m).max(axis=-1, keepdims=True)))
@@ -201,11 +201,11 @@ def _exponentials(
     temperature: float | Array,
     spread: Callable[[Array], Array],
 ) -> Float[Array, "n y x i p"]:
-    """exp of the scores, less the maximum of their window, and 0 outside of the image."""
+    """Compute exp of the scores minus their window's maximum, and 0 outside the image."""
     if inside.all():
         return jnp.exp((b - spread(lax.stop_gradient(b).max(axis=4))) / temperature)
     most = jnp.where(inside, lax.stop_gradient(b), -jnp.inf).max(axis=4)
-    # Both branches of a `where` are differentiated, so what is outside must not overflow.
+    # Both branches of a `where` are differentiated, so values outside must not overflow.
     e = jnp.exp(jnp.where(inside, b - spread(most), 0.0) / temperature)
     return jnp.where(inside, e, 0.0)
 

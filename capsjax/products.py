@@ -20,24 +20,24 @@ def product(
     dtype: OperandType = "float32",
     result: OperandType = "float32",
 ) -> Float[Array, "..."]:
-    """`jnp.einsum` of two arrays whose operands are rounded to `dtype` first.
+    """Compute `jnp.einsum` of two operands that are first rounded to `dtype`.
 
     Sums are accumulated in float32. The gradient's two products have rounded operands too; without
     this rule JAX would multiply a float32 cotangent by a bfloat16 operand, which runs at the speed
     of float32. The second product's operands are not rounded on a CPU: it sums over the rows of
     both, and XLA turns such operands back to float32 there. Gradients have the types of the
-    operands as they were given.
+    operands as given.
 
     Args:
-      subscripts: as of einsum, such as "nk,km->nm". Each letter of an operand stands in the
-        other or in the result, and none twice in one.
+      subscripts: einsum's subscripts, such as "nk,km->nm". Each letter of an operand also appears
+        in the other or in the result, and none appears twice in one.
       a, b: the operands, float32 or bfloat16.
-      dtype: what the operands are rounded to, "float32" or "bfloat16".
-      result: what the result is rounded to; large results in bfloat16 take half of the memory's
-        time on an accelerator, and are slower on a CPU.
+      dtype: type that the operands are rounded to, "float32" or "bfloat16".
+      result: type that the result is rounded to; a large result in bfloat16 takes half the memory
+        time on an accelerator and is slower on a CPU.
 
     Raises:
-      ValueError: for another dtype.
+      ValueError: for an unknown dtype.
 
     >>> float(product("k,k->", jnp.ones(3), jnp.full(3, 1.001), "bfloat16"))
     3.0
@@ -49,7 +49,7 @@ def product(
 
 
 def large_result(dtype: OperandType) -> OperandType:
-    """The type for a large result of rounded operands that is itself an operand of what follows.
+    """Return the type for a large result of rounded operands that becomes an operand itself.
 
     On a CPU it is float32, because products that round their results are 2 to 6 times slower.
     """
@@ -67,7 +67,7 @@ def _forward(subscripts, dtype, result, types, a, b):
     out = _rounded_product(subscripts, dtype, result, types, a, b)
     if jax.default_backend() == "cpu":
         return out, (a, b)
-    # Held until the gradient is computed: half as large rounded as not.
+    # Kept until the gradient is computed: half as large when rounded.
     return out, (a.astype(OPERAND_TYPES[dtype]), b.astype(OPERAND_TYPES[dtype]))
 
 

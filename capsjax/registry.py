@@ -1,14 +1,15 @@
-"""Looking a name up in a dict of names, with a helpful error."""
+"""Lookup of names, with helpful errors, and components with settings."""
 
+import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
-    """What to say after 'unknown name': the nearest name if there is one, and all names.
+    """Suggest names in place of an unknown one: the nearest if there is one, and all names.
 
     >>> suggest("dinamic", ["dynamic", "uniform"])
     "did you mean 'dynamic'? (known: dynamic, uniform)"
@@ -20,11 +21,88 @@ def suggest(name: str, names: Iterable[str]) -> str:
 
 
 def look_up(table: Mapping[str, T], name: str, kind: str) -> T:
-    """The entry of that name.
+    """Return the entry of a given name.
 
     Raises:
-      ValueError: if there is none; it names the nearest entry.
+      ValueError: if there is none; the message names the nearest entry.
     """
     if name not in table:
         raise ValueError(f"unknown {kind} {name!r}; {suggest(name, table)}")
     return table[name]
+
+
+def register(table: dict[str, T], name: str, entry: T, kind: str) -> T:
+    """Add an entry under a new name.
+
+    Raises:
+      ValueError: for a name that is no identifier, or that another entry has.
+
+    >>> register({}, "mine", 1, "number")
+    1
+    """
+    if not name.isidentifier():
+        raise ValueError(f"the name of a {kind} is an identifier, not {name!r}")
+    # A config file may be loaded twice, and then defines its classes twice.
+    if name in table and _origin(table[name]) != _origin(entry):
+        raise ValueError(f"there is a {kind} {name!r} already: choose another name")
+    table[name] = entry
+    return entry
+
+
+def settings_of(component: Callable) -> dict[str, Any]:
+    """Return the settings of a component, a dataclass, and their defaults.
+
+    A field without a default is not a setting of a config, nor is one whose default is None.
+
+    Raises:
+      ValueError: if it is no dataclass.
+    """
+    if not dataclasses.is_dataclass(component):
+        raise ValueError(f"{component} has no settings: make it a frozen dataclass")
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(component)
+        if field.default is not dataclasses.MISSING and field.default is not None
+    }
+
+
+def make(table: Mapping[str, Callable], kind: str, name: str, settings: Mapping[str, Any]) -> Any:
+    """Make the component of a given name with the given settings.
+
+    Raises:
+      ValueError: for an unknown name, or a setting that it does not have; the nearest is named.
+    """
+    component = look_up(table, name, kind)
+    known = [field.name for field in dataclasses.fields(component)]
+    for setting in settings:
+        if setting not in known:
+            raise ValueError(
+                f"{name!r} {kind} has no setting {setting!r}; {suggest(setting, known)}"
+            )
+    return component(**settings)
+
+
+def settings_in(
+    section: Mapping[str, Any], table: Mapping[str, Any], others: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the settings of the component that a section of a config names.
+
+    Args:
+      section: a `name`, and a sub-dict for each component.
+      table: the known components.
+      others: other fields of the section.
+
+    Raises:
+      ValueError: for a field that is none of these.
+
+    >>> settings_in({"name": "b", "a": {"x": 1}, "b": {"y": 2}}, {"a": int, "b": int})
+    {'y': 2}
+    """
+    for field in section:
+        if field != "name" and field not in table and field not in others:
+            raise ValueError(f"no field {field!r} here; {suggest(field, [*table, *others])}")
+    return dict(section.get(section["name"], {}))
+
+
+def _origin(entry: Any) -> tuple[str, str]:
+    return getattr(entry, "__module__", ""), getattr(entry, "__qualname__", repr(entry))

@@ -1,8 +1,8 @@
-"""Windows of an image: where they lie, which pixels they hold, and cutting them out.
+"""Windows of an image: their positions, the pixels that they contain, and cutting them out.
 
-With padding "SAME" an axis has ceil(size / stride) windows: the rows or columns that they lack are
-added half before and half after the image, an odd one after it. With "VALID" nothing is added, and
-pixels behind the last whole window are left out.
+With padding "SAME" an axis has ceil(size / stride) windows: missing rows or columns are added half
+before and half after the image, an odd one after it. With "VALID" nothing is added, and pixels
+beyond the last whole window are left out.
 """
 
 from numbers import Integral
@@ -23,10 +23,10 @@ class Axis(NamedTuple):
 
     Attributes:
       size: rows or columns of the image.
-      window: those of a window.
-      stride: from one window to the next.
+      window: rows or columns of a window.
+      stride: distance from one window to the next.
       count: number of windows.
-      before: how far the first one begins before the image.
+      before: how far the first window begins before the image.
     """
 
     size: int
@@ -37,7 +37,7 @@ class Axis(NamedTuple):
 
     @property
     def after(self) -> int:
-        """How far the last window ends behind the image; below 0 if it ends before."""
+        """How far the last window extends beyond the image; negative if it ends inside."""
         return (self.count - 1) * self.stride + self.window - self.before - self.size
 
     @property
@@ -46,13 +46,13 @@ class Axis(NamedTuple):
         return self.window == self.stride
 
     def positions(self) -> Int[np.ndarray, "count window"]:
-        """Which row or column of the image is where in which window."""
+        """Return the row or column of the image at every position of every window."""
         starts = self.stride * np.arange(self.count) - self.before
         return starts[:, None] + np.arange(self.window)[None]
 
 
 class Grid(NamedTuple):
-    """Windows of an image: as many as rows.count times columns.count."""
+    """Windows of an image, rows.count times columns.count of them."""
 
     rows: Axis
     columns: Axis
@@ -91,11 +91,11 @@ def make_grid(image: Pair, window: Pair, stride: Pair | None, padding: str) -> G
     Args:
       image: rows and columns of the image.
       window: rows and columns of a window.
-      stride: rows and columns from one window to the next; None for those of a window.
+      stride: rows and columns from one window to the next; None for the size of a window.
       padding: "SAME" or "VALID".
 
     Raises:
-      ValueError: for a window, stride or padding that is not allowed, or too small an image.
+      ValueError: for an invalid window, stride or padding, or an image that is too small.
 
     >>> rows, columns = make_grid((7, 9), (3, 3), None, "SAME")
     >>> rows.positions().tolist()
@@ -114,17 +114,17 @@ def make_grid(image: Pair, window: Pair, stride: Pair | None, padding: str) -> G
 def cut_windows(
     x: Float[Array, "n h w c"], grid: Grid, fill: float = 0.0
 ) -> Float[Array, "n y x p c"]:
-    """The pixels p of every window, row by row, with `fill` outside of the image.
+    """Cut out the pixels p of every window, row by row, with `fill` outside the image.
 
-    Windows that neither overlap nor leave gaps are a reshaped image, and a transposed one. Others
-    hold window / stride times the pixels of the image along each axis.
+    Windows that neither overlap nor leave gaps are the image, reshaped and transposed. Others
+    contain window / stride times as many pixels as the image along each axis.
 
     >>> image = jnp.arange(6.0).reshape(1, 2, 3, 1)
     >>> cut_windows(image, make_grid((2, 3), (2, 2), None, "SAME")).tolist()
     [[[[[0.0], [1.0], [3.0], [4.0]], [[2.0], [0.0], [5.0], [0.0]]]]]
     """
     rows, columns = grid
-    # A negative width of padding cuts pixels off.
+    # A negative width of padding crops.
     widths = [(0, 0, 0), *((axis.before, axis.after, 0) for axis in grid), (0, 0, 0)]
     x = lax.pad(x, jnp.asarray(fill, x.dtype), widths)
     if grid.tiles:
@@ -144,7 +144,7 @@ def cut_windows(
 
 
 def pixels_inside(grid: Grid) -> Bool[np.ndarray, "y x p"]:
-    """Which pixels of every window lie inside the image.
+    """Return which pixels of every window lie inside the image.
 
     >>> pixels_inside(make_grid((2, 3), (2, 2), None, "SAME")).tolist()
     [[[True, True, True, True], [True, False, True, False]]]
@@ -160,12 +160,12 @@ def pixels_inside(grid: Grid) -> Bool[np.ndarray, "y x p"]:
 def windows_from_corner(
     grid: Grid,
 ) -> tuple[Int[np.ndarray, "y x p"], Int[np.ndarray, "y x p"]]:
-    """Row and column of the window over each pixel, were the first one at the top left corner.
+    """Return each pixel's window row and column as if the first window began at the top left.
 
     >>> windows_from_corner(make_grid((1, 4), (1, 3), None, "SAME"))[1].tolist()
     [[[0, 0, 0], [0, 1, 1]]]
     """
-    # What lies outside of the image gets the nearest window.
+    # Pixels outside the image get the nearest window.
     y, x = (np.clip(axis.positions() // axis.window, 0, axis.count - 1) for axis in grid)
     y, x = np.broadcast_arrays(y[:, None, :, None], x[None, :, None, :])
     shape = (grid.rows.count, grid.columns.count, -1)

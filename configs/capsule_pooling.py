@@ -4,7 +4,7 @@
     python experiments/train.py --config=configs/capsule_pooling.py:max      # or :average
 
 45 epochs, about an hour each on two cores. Needs MNIST, which TFDS downloads once;
-`--config.data.dir` says where it is or goes. Results are in RESULTS.md.
+`--config.data.dir` names its folder. Results are in RESULTS.md.
 """
 
 from capsjax.config import make_config

@@ -5,7 +5,7 @@
     python experiments/train.py --config=configs/mnist.py:cnn          # the paper's baseline
     python experiments/train.py --config=configs/mnist.py:paper,small  # small ones; or cnn,small
 
-Needs MNIST, which TFDS downloads once; `--config.data.dir` says where it is or goes.
+Needs MNIST, which TFDS downloads once; `--config.data.dir` names its folder.
 Expected results and times are in RESULTS.md.
 """
 

@@ -28,8 +28,7 @@ if os.environ["JAX_PLATFORMS"] != "cpu":
 
 # Broadcasting of arrays of different rank is where a missing axis goes unnoticed.
 jax.config.update("jax_numpy_rank_promotion", "raise")
-for folder in (ROOT, ROOT / "experiments"):
-    sys.path.insert(0, str(folder))
+sys.path.insert(0, str(ROOT))
 
 
 @pytest.fixture(autouse=True)

@@ -9,42 +9,29 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What a module may import of capsjax: the names before it in its line of descent.
-LEAVES = ["registry", "files", "notation", "chunks"]
-MAY_IMPORT = {
-    "notation": [],
-    "registry": [],
-    "chunks": [],
-    "files": [],
-    "products": LEAVES,
-    "ops": [*LEAVES, "products"],
-    "windows": LEAVES,
-    "pooling": [*LEAVES, "ops", "windows"],
-    "conv": [*LEAVES, "products"],
-    "compute": [*LEAVES, "products", "conv"],
-    "initializers": LEAVES,
-    "losses": LEAVES,
-    "metrics": LEAVES,
-    "routing": [*LEAVES, "ops", "products"],
-    "layers": [*LEAVES, "ops", "compute", "conv", "initializers", "pooling", "routing"],
-    "models": [*LEAVES, "ops", "compute", "conv", "initializers", "routing", "layers", "windows"],
-    "data": LEAVES,
-    "training": [*LEAVES, "compute", "data", "losses", "metrics", "models"],
-    "compilation": [*LEAVES, "data"],
-    "config": LEAVES,
-    "devices": [],
-    "checkpoint": [*LEAVES, "devices"],
-    "writers": LEAVES,
-    "workdir": [*LEAVES, "conv"],
-    "progress": [],
-    "interrupt": [],
-    "figures": [],
-    "statistics": [],
-    "sweeps": [*LEAVES, "workdir"],
-    "sweep_figures": ["figures", "statistics"],
-    "predictor": [*LEAVES, "checkpoint", "compute", "training", "workdir"],
-}
-NEVER = ("tensorflow", "experiments", "absl.flags", "absl.app", "clu", "torch")
+# The rooms in the order of imports: a room imports from those before it in the order alone.
+ORDER = [
+    "notation registry",
+    "products rounds windows data",
+    "ops initializers losses metrics",
+    "kernels pooling tasks",
+    "routing",
+    "layers",
+    "models config",
+    "training",
+    "analysis",
+    "plots",
+    "runs",
+    "sweeps",
+    "reports",
+    "benchmarks",
+    "commands",
+]
+LEVELS = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}
+# Rooms of the lowest levels that stand alone, but for the table of names.
+LEAVES = {"data": {"registry"}, "plots": {"analysis"}}
+NEVER = ("tensorflow", "experiments", "torch")
+FLAGS = ("absl.flags", "absl.app", "ml_collections.config_flags")
 
 
 def imports_of(path: Path, top_level_only: bool = False) -> set[str]:
@@ -68,31 +55,45 @@ def modules() -> dict[str, list[Path]]:
     return files
 
 
-def test_every_module_has_its_place_in_the_order():
-    assert modules().keys() == MAY_IMPORT.keys()
+def test_every_room_has_its_place_in_the_order():
+    assert modules().keys() == LEVELS.keys()
 
 
-@pytest.mark.parametrize("module", sorted(MAY_IMPORT))
-def test_imports_point_one_way(module):
-    for path in modules()[module]:
-        for name in imports_of(path):
-            if name.startswith("capsjax."):
-                target = name.split(".")[1]
-                assert target == module or target in MAY_IMPORT[module], f"{path} imports {name}"
+def rooms_imported_by(room: str) -> set[str]:
+    names = {name for path in modules()[room] for name in imports_of(path)}
+    return {name.split(".")[1] for name in names if name.startswith("capsjax.")} - {room}
 
 
-@pytest.mark.parametrize("module", sorted(MAY_IMPORT))
-def test_the_library_imports_no_tensorflow_flags_or_scripts(module):
-    for path in modules()[module]:
+@pytest.mark.parametrize("room", sorted(LEVELS))
+def test_imports_point_one_way(room):
+    for target in rooms_imported_by(room) - {"__version__", "configs"}:
+        assert LEVELS[target] < LEVELS[room], f"{room} imports {target}"
+
+
+@pytest.mark.parametrize("room", sorted(LEAVES))
+def test_some_rooms_import_next_to_nothing_of_the_others(room):
+    assert rooms_imported_by(room) <= LEAVES[room]
+
+
+def test_nothing_but_its_command_imports_the_benchmark():
+    assert {room for room in LEVELS if "benchmarks" in rooms_imported_by(room)} == {"commands"}
+
+
+@pytest.mark.parametrize("room", sorted(LEVELS))
+def test_no_module_imports_tensorflow_torch_or_scripts_when_it_is_imported(room):
+    for path in modules()[room]:
+        if path.name.startswith("torch_"):  # of the benchmark, and imported where PyTorch is
+            continue
         for name in imports_of(path, top_level_only=True):
             assert not name.startswith(NEVER), f"{path} imports {name}"
+            assert room == "commands" or not name.startswith(FLAGS), f"{path} imports {name}"
 
 
 def test_flax_is_imported_in_layers_models_and_as_a_type_in_training_only():
     users = {
         name for name, paths in modules().items() for p in paths if "flax.linen" in imports_of(p)
     }
-    assert users == {"layers", "models", "training", "predictor"}
+    assert users == {"layers", "models", "training", "runs"}
 
 
 def test_configs_import_only_what_describes_configs():

@@ -4,16 +4,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from capsjax.config.tagged import add_components
 from capsjax.config.training import add_training_fields
 
 
 def make_paper() -> ConfigDict:
-    """The paper's CapsNet: model, losses and all fields of training."""
+    """Make the config of the paper's CapsNet: model, losses and all fields of training."""
     config = ConfigDict()
     add_training_fields(config)
 
     model = config.model = ConfigDict()
-    # A name of `capsjax.models.MODELS`.
+    # Network: a name of `capsjax.models.MODELS`.
     model.name = "capsnet"
     # Whether there is a decoder, and with it a reconstruction loss.
     model.use_decoder = True
@@ -25,56 +26,72 @@ def make_paper() -> ConfigDict:
     conv.kernel_size = 9
     # Its stride, in pixels.
     conv.stride = 1
-    # Initial values, see `capsjax.initializers`. Not stated in the paper. Glorot, which divides by
-    # the 20,736 weights out of a pixel too, starts the 81 weights into a channel too small.
+    # Initial values of its weights, see `capsjax.initializers`. Not stated in the paper. Glorot,
+    # which also counts the 20,736 weights out of a pixel, makes the 81 into a channel too small.
     conv.kernel_init = "fan_in_uniform"
     # Initial values of its biases.
     conv.bias_init = "zeros"
 
     primary_caps = model.primary_caps = ConfigDict()
-    # Types of primary capsule at each position.
+    # Types of primary capsules at each position.
     primary_caps.types = 32
     # Dimensions of their poses.
     primary_caps.pose_size = 8
-    # Kernel of their convolution.
+    # Rows and columns of the kernel of their convolution.
     primary_caps.kernel_size = 9
     # Stride of their convolution.
     primary_caps.stride = 2
-    # "channels": neighbouring channels are a capsule; "pixels": neighbouring pixels.
+    # What makes a capsule: neighbouring "channels", or neighbouring "pixels" of a channel.
     primary_caps.grouping = "channels"
-    # Divide the convolution by the number of types before the bias.
+    # Whether to divide the convolution by the number of types before the bias is added.
     primary_caps.divide_by_types = False
-    # ReLU before the squash.
+    # Whether a ReLU comes before the squash.
     primary_caps.relu = False
     # Initial values of its weights. Not stated in the paper.
     primary_caps.kernel_init = "fan_in_uniform"
     # Initial values of its biases.
     primary_caps.bias_init = "zeros"
 
+    conv_caps = model.conv_caps = ConfigDict()
+    # Types of capsules of each layer between the primary and the class capsules, see
+    # `capsjax.layers.ConvCaps`; the paper's network has no such layer.
+    conv_caps.types = ()
+    # Dimensions of the poses of each layer.
+    conv_caps.pose_size = ()
+    # Rows and columns of the windows of each layer.
+    conv_caps.kernel_size = ()
+    # Stride of each layer.
+    conv_caps.stride = ()
+    # Padding of all of these layers: "VALID" or "SAME".
+    conv_caps.padding = "VALID"
+    # Children of a window vote each for itself ("gathered"), or "summed" over it by type.
+    conv_caps.windows = "gathered"
+    # What a child divides itself among: "types", "all" or "positions".
+    conv_caps.over = "all"
+    # Its first couplings are 1 / the size of that "set", or 1 / the number of "types".
+    conv_caps.start = "set"
+    # Norm of the incoming poses: a name of `capsjax.layers.norms.NORMS`.
+    conv_caps.norm = "rms"
+    # Initial values of their matrices.
+    conv_caps.kernel_init = "unit_votes(1.0)"
+
     class_caps = model.class_caps = ConfigDict()
-    # Dimensions of the class capsules.
+    # Dimensions of the poses of the class capsules.
     class_caps.pose_size = 16
-    # Of the transformation matrices W.
+    # Norm of the incoming poses: a name of `capsjax.layers.norms.NORMS`.
+    class_caps.norm = "none"
+    # Initial values of the transformation matrices W.
     class_caps.kernel_init = "truncated_normal(0.1)"
 
-    routing = model.routing = ConfigDict()
-    # A name of `capsjax.routing.ROUTING`.
-    routing.name = "dynamic"
-    # Rounds of (softmax, weighted sum, squash).
-    routing.num_iterations = 3
-    # "stop": only the last round is differentiated; "full": all.
-    routing.gradient = "stop"
-    # One more logit, for votes that fit nowhere.
-    routing.leaky = False
-    # Learn a bias that is added to the weighted sum in every round.
-    routing.use_bias = False
-    # Where that bias starts.
-    routing.bias_init = 0.1
+    # Routing algorithm: a name of `capsjax.routing.ROUTING`, and the settings of each, the fields
+    # of its dataclass there.
+    model.routing = ConfigDict()
+    add_components(model.routing, "model.routing", "dynamic")
 
     squash = model.squash = ConfigDict()
-    # The small number of squash and of lengths, in all capsules.
+    # Small number in squash and in lengths, for all capsules.
     squash.eps = 1e-7
-    # "root": sqrt(|s|² + eps); "norm": |s| + eps.
+    # Where squash adds it: "root" divides by sqrt(|s|² + eps), "norm" by |s| + eps.
     squash.eps_at = "root"
 
     decoder = model.decoder = ConfigDict()
@@ -86,13 +103,13 @@ def make_paper() -> ConfigDict:
     decoder.bias_init = "zeros"
 
     compute = model.compute = ConfigDict()
-    # Operands of convolutions and votes: "float32"; "bfloat16", faster where the machine has
-    # instructions for it; "tf32", a GPU's; or "auto", the fastest. All else is float32 always.
+    # Operand type of convolutions and votes: "float32"; "bfloat16", faster where the machine has
+    # instructions for it; "tf32", on a GPU; or "auto", the fastest. All else is always float32.
     compute.dtype = "float32"
-    # Form of the convolutions: "auto" or a name of `capsjax.conv.FORMS`, for all of them or each by
-    # its layer's name, such as "conv:gathered,primary_caps:fourier".
+    # Form of the convolutions: "auto" or a name of `capsjax.kernels.conv.FORMS`, for all of them
+    # or for each by layer name, such as "conv:gathered,primary_caps:fourier".
     compute.conv = "auto"
-    # Votes are "held" in memory or "recomputed" where routing needs them; or "auto".
+    # Whether votes are "held" in memory or "recomputed" where routing needs them, or "auto".
     compute.votes = "auto"
 
     margin_loss = config.margin_loss = ConfigDict()
@@ -102,22 +119,22 @@ def make_paper() -> ConfigDict:
     margin_loss.m_minus = 0.1
     # Weight of the absent classes.
     margin_loss.down_weight = 0.5
-    # Over classes, then the batch: "sum", "mean" or "batch_sum" (see `capsjax.losses`).
+    # Reduction over classes, then the batch: "sum", "mean" or "batch_sum" (see `capsjax.losses`).
     margin_loss.reduction = "sum"
 
     reconstruction_loss = config.reconstruction_loss = ConfigDict()
-    # The same, over pixels.
+    # Reduction over pixels, then the batch: the same names.
     reconstruction_loss.reduction = "sum"
 
     loss_weights = config.loss_weights = ConfigDict()
     # Weight of the margin loss.
     loss_weights.margin = 1.0
-    # Weight of the reconstruction loss; goes with its reduction.
+    # Weight of the reconstruction loss; its scale depends on the reduction.
     loss_weights.reconstruction = 0.0005
     return config
 
 
-# The published variants: what each changes of the paper's values above.
+# The published variants: the fields that each changes from the paper's values above.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     # The code that the paper's authors released.
@@ -129,8 +146,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.primary_caps.bias_init": "constant(0.1)",
         "model.primary_caps.divide_by_types": True,
         "model.class_caps.kernel_init": "truncated_normal(0.1)",
-        "model.routing.gradient": "full",
-        "model.routing.use_bias": True,
+        "model.routing.dynamic.gradient": "full",
+        "model.routing.dynamic.use_bias": True,
         "model.decoder.kernel_init": "truncated_normal(0.1)",
         "model.decoder.bias_init": "constant(0.1)",
         "margin_loss.reduction": "mean",
@@ -139,7 +156,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         # 300,000 steps of 128 images are 640 passes over 60,000.
         "train.epochs": 640,
     },
-    # A Keras tutorial, whose loop runs one round fewer than it says, and whose MSE makes the
+    # A Keras tutorial, whose loop runs one round fewer than stated, and whose MSE makes the
     # reconstruction loss 784 times weaker than the paper's.
     "keras": {
         "data.validation_size": 0,
@@ -147,8 +164,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.conv.kernel_init": "glorot_uniform",
         "model.primary_caps.kernel_init": "glorot_uniform",
         "model.class_caps.kernel_init": "glorot_uniform",
-        "model.routing.num_iterations": 2,
-        "model.routing.gradient": "full",
+        "model.routing.dynamic.num_iterations": 2,
+        "model.routing.dynamic.gradient": "full",
         "reconstruction_loss.reduction": "mean",
         "schedule.name": "constant",
         "optimizer.eps": 1e-7,
@@ -161,8 +178,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.primary_caps.kernel_init": "glorot_uniform",
         "model.primary_caps.relu": True,
         "model.class_caps.kernel_init": "normal(0.01)",
-        "model.routing.num_iterations": 2,
-        "model.routing.gradient": "full",
+        "model.routing.dynamic.num_iterations": 2,
+        "model.routing.dynamic.gradient": "full",
         "reconstruction_loss.reduction": "batch_sum",
         "schedule.name": "constant",
         "train.epochs": 10,
@@ -193,7 +210,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# About a thirtieth of the work: a minute an epoch of MNIST on two cores.
+# About a thirtieth of the work: a minute per epoch of MNIST on two cores.
 SMALL = {"model.conv.features": 64, "model.primary_caps.types": 8}
 
 VARIANTS = {preset: {"small": SMALL} for preset in PRESETS}

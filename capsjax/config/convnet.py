@@ -4,56 +4,47 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from capsjax.config.tagged import add_components
 from capsjax.config.training import add_training_fields
 
 
 def make_capsule_pooling() -> ConfigDict:
-    """The network that compares capsule pooling with others, trained as its document trained it."""
+    """Make the config of the network that compares poolings, trained as in its document."""
     config = ConfigDict()
     add_training_fields(config)
     config.data.validation_size = 0
     config.augment.max_shift = 0
 
     model = config.model = ConfigDict()
-    # A name of `capsjax.models.MODELS`.
+    # Network: a name of `capsjax.models.MODELS`.
     model.name = "convnet"
 
     conv = model.conv = ConfigDict()
     # Channels of each convolution.
     conv.features = (32, 64, 128, 128, 256)
-    # Whether each is padded with zeros, to keep the size of its image.
+    # Whether each convolution is padded with zeros, to keep the size of its image.
     conv.padded = (False, False, True, True, False)
     # Rows and columns of all kernels, in pixels.
     conv.kernel_size = 3
-    # Initial values, see `capsjax.initializers`.
+    # Initial values of their weights, see `capsjax.initializers`.
     conv.kernel_init = "glorot_uniform"
-    # Initial values of biases.
+    # Initial values of their biases.
     conv.bias_init = "zeros"
 
     pool = model.pool = ConfigDict()
-    # The convolutions, by their number from 1 on, that batch norm, pooling and dropout follow.
+    # Numbers, from 1, of the convolutions that batch norm, pooling and dropout follow.
     pool.after = (2, 4)
-    # "capsule", "max" or "average" (see `capsjax.pooling`).
-    pool.pooling = "capsule"
-    # Rows and columns of a window, which are its strides too.
+    # Rows and columns of a window, and from one window to the next.
     pool.window = (3, 3)
-    # "SAME" or "VALID".
+    # Padding of the windows: "SAME" or "VALID".
     pool.padding = "SAME"
-    # Capsule pooling: averages taken; 1 is average pooling.
-    pool.num_steps = 2
-    # Capsule pooling: the higher, the more equal the weights.
-    pool.temperature = 2.0
-    # Capsule pooling: capsules that the channels are divided into.
-    pool.num_capsules = 1
-    # Capsule pooling: the small number in divisions.
-    pool.eps = 1e-7
-    # Capsule pooling: "window" or "corner", which differ only where much is padded.
-    pool.upsample = "window"
+    # Pooling: a name of `capsjax.layers.pooling.POOLINGS`, and the settings of each with any.
+    add_components(pool, "model.pool", "capsule")
 
     batch_norm = model.batch_norm = ConfigDict()
-    # What is kept of its means and variances at each step.
+    # Share of the running means and variances that is kept at each step.
     batch_norm.momentum = 0.99
-    # Added to variances.
+    # Small number added to variances.
     batch_norm.epsilon = 1e-3
 
     dense = model.dense = ConfigDict()
@@ -65,23 +56,23 @@ def make_capsule_pooling() -> ConfigDict:
     dense.bias_init = "zeros"
 
     dropout = model.dropout = ConfigDict()
-    # Rate after each pooling.
+    # Dropout rate after each pooling.
     dropout.pool = 0.4
-    # Rate after each of the dense layers.
+    # Dropout rate after each dense layer.
     dropout.dense = (0.3,)
 
     compute = model.compute = ConfigDict()
-    # Operands of convolutions: "float32", "bfloat16", "tf32" or "auto". All else is float32 always.
+    # Operand type of convolutions: "float32", "bfloat16", "tf32" or "auto". All else is float32.
     compute.dtype = "float32"
-    # Form of the convolutions: "auto" or a name of `capsjax.conv.FORMS`, for all of them or each by
-    # its layer's name, such as "conv_0:gathered,conv_1:phases".
+    # Form of the convolutions: "auto" or a name of `capsjax.kernels.conv.FORMS`, for all of them
+    # or for each by layer name, such as "conv_0:gathered,conv_1:phases".
     compute.conv = "auto"
 
     loss_weights = config.loss_weights = ConfigDict()
     # Weight of the cross-entropy.
     loss_weights.cross_entropy = 1.0
 
-    # Three stages of 15 epochs, each with an Adam of its own.
+    # Three stages of 15 epochs, each with a new Adam state.
     config.schedule.name = "staged"
     config.schedule.stage_factors = (1.0, 0.1, 0.01)
     config.schedule.stage_ends = (15, 30)
@@ -95,7 +86,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # A notebook that compares capsule pooling with max pooling.
     "capsule_pooling": {},
     # The baseline of the CapsNet paper, which states neither its padding (this one makes its
-    # 35.4 million parameters) nor its rate of dropout. Trained as `paper` is.
+    # 35.4 million parameters) nor its dropout rate. Trained as `paper` is.
     "cnn": {
         "data.validation_size": 5000,
         "augment.max_shift": 2,
@@ -114,7 +105,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "capsule_pooling": {
-        pooling: {"model.pool.pooling": pooling} for pooling in ("capsule", "max", "average")
+        pooling: {"model.pool.name": pooling} for pooling in ("capsule", "max", "average")
     },
     # A quarter of the channels and widths: about as many parameters as the small CapsNet.
     "cnn": {"small": {"model.conv.features": (64, 64, 32), "model.dense.features": (82, 48)}},

@@ -1,53 +1,59 @@
-"""The fields of every config: data, learning rate, training, what is kept and written."""
+"""The fields of every config: data, learning rate, training, checkpoints and logs."""
 
 from ml_collections import ConfigDict
 
+from capsjax.config.tagged import add_components
+
 
 def add_training_fields(config: ConfigDict) -> None:
-    """Add all but the model and its losses, with the values that the CapsNet paper trains with."""
+    """Add all fields but those of model and losses, at the CapsNet paper's values."""
     # Name of the run in file names and titles.
     config.name = "capsnet"
-    # Of parameters, order of the data and augmentation.
+    # Seed of the parameters, the order of the data, augmentation and dropout.
     config.seed = 0
 
     data = config.data = ConfigDict()
-    # "digits", "npz", or an image-classification set of TFDS.
+    # Data set: "digits", "npz", or an image-classification set of TFDS.
     data.name = "mnist"
-    # TFDS's directory; empty for $TFDS_DATA_DIR, else TFDS's default.
+    # Directory of TFDS; if empty, $TFDS_DATA_DIR, else TFDS's default.
     data.dir = ""
-    # The .npz file, with name "npz".
+    # The .npz file, if the name is "npz".
     data.file = ""
-    # Training examples to use, after the split; 0 for all.
+    # Number of training examples to use, after the split; 0 for all.
     data.train_size = 0
-    # Training examples held out for validation.
+    # Number of training examples held out for validation.
     data.validation_size = 5000
-    # Of the shuffle that holds them out; independent of `seed`.
+    # Seed of the shuffle that holds them out; independent of `seed`.
     data.split_seed = 0
 
+    # What labels mean: a name of `capsjax.tasks.TASKS`, and the settings of each task with any.
+    config.task = ConfigDict()
+    add_components(config.task, "task", "classification")
+
     augment = config.augment = ConfigDict()
-    # Largest shift in pixels, rows and columns alike, zero fill.
+    # Largest shift of rows and columns, in pixels, filled with zeros.
     augment.max_shift = 2
 
     schedule = config.schedule = ConfigDict()
-    # "constant", "exponential", "cosine", "linear" or "staged".
+    # Learning-rate schedule: "constant", "exponential", "cosine", "linear" or "staged".
     schedule.name = "exponential"
-    # At the start.
+    # Initial learning rate.
     schedule.learning_rate = 1e-3
-    # Exponential: the rate is multiplied by this ...
+    # Exponential: the factor by which the rate is multiplied.
     schedule.decay_rate = 0.96
-    # ... each so many ...
+    # Exponential: the number of units from one multiplication to the next.
     schedule.decay_every = 2000
-    # ... of these: "step" or "epoch",
+    # Exponential: the unit, "step" or "epoch".
     schedule.decay_unit = "step"
-    # in a staircase (True) or smoothly (False),
+    # Exponential: whether the rate falls in a staircase, not smoothly.
     schedule.staircase = False
-    # and never below this, at which cosine and linear end.
+    # Exponential: the lower bound of the rate. Cosine and linear: the final rate.
     schedule.floor = 0.0
     # Cosine and linear: epochs until the rate is at the floor, where it stays; 0 for the whole run.
     schedule.anneal_epochs = 0
     # Staged: the factor on learning_rate in each stage.
     schedule.stage_factors = (1.0, 0.1, 0.01)
-    # Staged: the epochs at which all but the last stage end.
+    # Staged: the epochs at which all stages but the last end.
     schedule.stage_ends = (15, 30)
 
     optimizer = config.optimizer = ConfigDict()
@@ -55,37 +61,37 @@ def add_training_fields(config: ConfigDict) -> None:
     optimizer.b1 = 0.9
     # Adam's decay of the mean of their squares.
     optimizer.b2 = 0.999
-    # Adam's small number.
+    # Adam's small number in the denominator.
     optimizer.eps = 1e-8
-    # Epochs that begin with a new Adam, which knows nothing of earlier gradients.
+    # Epochs that start with a new Adam state, without earlier gradients.
     optimizer.fresh_epochs = ()
 
     train = config.train = ConfigDict()
     # Passes over the training examples. Not stated in the paper.
     train.epochs = 50
-    # Images of a step.
+    # Images per step.
     train.batch_size = 128
 
     evaluate = config.evaluate = ConfigDict()
-    # Images at once, on each device; no effect on the result. 0 for as many as suit the device.
+    # Images per batch on each device, without effect on the result; 0 for what suits the device.
     evaluate.batch_size = 0
 
-    # Which parameters the test set sees, once, at the end: those of the "last" step, or the
+    # Parameters evaluated on the test set, once, at the end: those of the "last" step, or the
     # "best" by validation loss.
     config.selection = "last"
 
     checkpoint = config.checkpoint = ConfigDict()
-    # How many to keep, besides the best one.
+    # Number of checkpoints to keep besides the best one.
     checkpoint.keep = 2
-    # Also in mid-epoch, each so many steps; 0 for never. (And always when interrupted.)
+    # Also save every N steps within an epoch; 0 disables. (An interrupted run always saves.)
     checkpoint.every_steps = 0
-    # Also in mid-epoch, each so many minutes; 0 for never.
+    # Also save every N minutes within an epoch; 0 disables.
     checkpoint.every_minutes = 5.0
-    # At the end of each so many epochs, the last, and each that is the best so far.
+    # Save at the end of every N epochs, of the last, and of each that is the best so far.
     checkpoint.every_epochs = 1
 
     log = config.log = ConfigDict()
-    # Steps between two lines of metrics of training.
+    # Steps between two lines of training metrics.
     log.every_steps = 50
-    # Whether to write for TensorBoard too.
+    # Whether to write TensorBoard files too.
     log.tensorboard = True

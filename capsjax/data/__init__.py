@@ -1,12 +1,15 @@
-"""Data: where images come from. The test part is loaded by a call of its own, at the end."""
+"""Sources of images. The test part is loaded by a call of its own, at the end."""
 
+from collections.abc import Callable
+
+from capsjax import registry
 from capsjax.data.arrays import Arrays, DataError, split_validation
 
-__all__ = ["Arrays", "DataError", "load_part", "load_training", "split_validation"]
+__all__ = ["Arrays", "DataError", "load_part", "load_training", "register", "split_validation"]
 
 
 def load_part(name: str, part: str, *, dir: str = "", file: str = "") -> Arrays:
-    """The whole training or test part of a data set.
+    """Load the whole training or test part of a data set.
 
     Args:
       name: "digits", "npz", or an image-classification set of TFDS.
@@ -15,21 +18,45 @@ def load_part(name: str, part: str, *, dir: str = "", file: str = "") -> Arrays:
       file: the .npz file of "npz".
 
     Raises:
-      DataError: if it cannot be had; the message says what to do.
+      DataError: if it is not available; the message names the remedy.
     """
     if part not in ("train", "test"):
         raise ValueError(f"a part is 'train' or 'test', not {part!r}")
-    if name == "digits":
-        from capsjax.data.digits import load_digits
-
-        return load_digits(part)
-    if name == "npz":
-        from capsjax.data.npz import load_npz
-
-        return load_npz(file, part)
+    if name in SOURCES:
+        return SOURCES[name](part, dir, file)
     from capsjax.data.tfds import load_tfds
 
     return load_tfds(name, dir, part)
+
+
+def register(name: str, load: Callable[[str, str, str], Arrays]) -> Callable:
+    """Make a source of data known by name, for configs: `data.name`.
+
+    Args:
+      name: an identifier.
+      load: a function of (part, dir, file) that returns the part "train" or "test"; the last two
+        are the fields of the config, and may be ignored.
+
+    Raises:
+      ValueError: for a name that is taken.
+    """
+    return registry.register(SOURCES, name, load, "source of data")
+
+
+def _digits(part: str, dir: str, file: str) -> Arrays:
+    from capsjax.data.digits import load_digits
+
+    return load_digits(part)
+
+
+def _npz(part: str, dir: str, file: str) -> Arrays:
+    from capsjax.data.npz import load_npz
+
+    return load_npz(file, part)
+
+
+# Every other name is one of TFDS.
+SOURCES: dict[str, Callable[[str, str, str], Arrays]] = {"digits": _digits, "npz": _npz}
 
 
 def load_training(
@@ -41,19 +68,19 @@ def load_training(
     validation_size: int = 0,
     split_seed: int = 0,
 ) -> tuple[Arrays, Arrays | None]:
-    """What a training run may see: the training and validation examples, never the test part.
+    """Load what a training run may use: training and validation examples, never the test part.
 
     Args:
       name, dir, file: as in `load_part`.
-      train_size: use only that many training examples, after the split; 0 for all.
-      validation_size: examples held out for validation; 0 for none.
-      split_seed: of the shuffle that chooses both.
+      train_size: number of training examples to use, chosen after the split; 0 for all.
+      validation_size: number of examples held out for validation; 0 for none.
+      split_seed: seed of the shuffle that chooses both.
 
     Returns:
       Training and validation examples; None for an empty validation part.
 
     Raises:
-      DataError: if the set cannot be had or is too small for the sizes.
+      DataError: if the set is not available or too small for the sizes.
     """
     train, validation = split_validation(
         load_part(name, "train", dir=dir, file=file),

@@ -1,4 +1,4 @@
-"""What every source of data gives: images and labels as arrays, checked once."""
+"""The form of data from every source: images and labels as arrays, checked once."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class DataError(ValueError):
-    """A data set that is missing or not usable; the message says what to do."""
+    """A missing or unusable data set; the message names the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Arrays:
 
     Attributes:
       images: uint8, (n, h, w, c), 0 black and 255 white.
-      labels: int32, (n,), from 0.
+      labels: int32 from 0: (n,), or (n, k) of 0 and 1 for several classes, or (n, h, w) for a map.
       num_classes: number of classes of the whole data set.
 
     Raises:
@@ -33,10 +33,12 @@ class Arrays:
                 "images are uint8 of shape (n, h, w, c), "
                 f"not {images.dtype} of shape {images.shape}"
             )
-        if labels.shape != images.shape[:1] or labels.dtype != np.int32:
+        n, h, w = images.shape[:3]
+        shapes = [(n,), (n, self.num_classes), (n, h, w)]
+        if labels.shape not in shapes or labels.dtype != np.int32:
             raise DataError(
-                f"labels are int32 of shape ({images.shape[0]},), "
-                f"not {labels.dtype} of shape {labels.shape}"
+                f"labels are int32 of shape ({n},), {shapes[1]} for several classes or {shapes[2]} "
+                f"for a map, not {labels.dtype} of shape {labels.shape}"
             )
         if len(labels) == 0:
             raise DataError("a part of the data set is empty")
@@ -51,11 +53,11 @@ class Arrays:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(h, w, c)."""
+        """Shape of one image, (h, w, c)."""
         return self.images.shape[1:]
 
     def take(self, indices: np.ndarray) -> "Arrays":
-        """The examples at those positions, in that order."""
+        """Return the examples at `indices`, in that order."""
         return Arrays(self.images[indices], self.labels[indices], self.num_classes)
 
 
@@ -64,13 +66,13 @@ def split_validation(
 ) -> tuple[Arrays, Arrays | None]:
     """Split a validation part off the training part, by a fixed seed.
 
-    The positions come from the shuffle of a seed, not from the order of the files: TFDS has
-    already shuffled the original data sets, so "the first 5,000" means something else there.
+    The positions come from a seeded shuffle, not from the order of the files: TFDS has already
+    shuffled the original data sets, so "the first 5,000" means something else there.
 
     Args:
       train: the training part.
       validation_size: number of validation examples; 0 for none.
-      seed: of the shuffle, independent of the seed of training.
+      seed: seed of the shuffle, independent of the seed of training.
       stratify: give both parts the same share of each class.
 
     Returns:
@@ -86,7 +88,7 @@ def split_validation(
         )
     if validation_size == 0:
         return train, None
-    # RandomState, whose streams numpy has frozen: the split stays the same in every version.
+    # RandomState, because numpy has frozen its streams: the split is the same in every version.
     if stratify:
         from sklearn.model_selection import train_test_split
 

@@ -9,15 +9,15 @@ from jaxtyping import Array, Float, Key, Num, UInt8
 def shift_images(
     key: Key[Array, ""], images: Num[Array, "n h w c"], max_shift: int
 ) -> Num[Array, "n h w c"]:
-    """Move each image by its own whole number of pixels and fill with zeros.
+    """Shift each image by its own whole number of pixels, filling with zeros.
 
     Rows and columns move independently, each by one of -max_shift, ..., max_shift with equal
-    chance. (Padding by max_shift and cropping at random is the same thing.)
+    probability. (Padding by max_shift and cropping at random is equivalent.)
 
     Args:
       key: random key.
       images: (n, h, w, c).
-      max_shift: in pixels; 0 leaves the images as they are.
+      max_shift: largest shift in pixels; 0 leaves the images as they are.
 
     Returns:
       Images of the same shape and type.
@@ -41,5 +41,5 @@ def shift_images(
 
 
 def to_float(images: UInt8[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:
-    """uint8 in 0..255 to float32 in 0..1."""
+    """Convert uint8 in 0..255 to float32 in 0..1."""
     return images.astype(jnp.float32) / 255.0

@@ -1,4 +1,4 @@
-"""Decoded data sets, kept on disk so that they are decoded once."""
+"""Decoded data sets, kept on disk so that they are decoded only once."""
 
 import contextlib
 import os
@@ -12,22 +12,22 @@ from capsjax.data.arrays import Arrays
 
 
 def cache_dir() -> Path:
-    """Where decoded arrays are kept: $CAPSJAX_CACHE_DIR, else the user's cache directory."""
+    """Return the directory of decoded arrays: $CAPSJAX_CACHE_DIR, else the user's cache."""
     if "CAPSJAX_CACHE_DIR" in os.environ:
         return Path(os.environ["CAPSJAX_CACHE_DIR"]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "capsjax"
 
 
 def cached(key: str, decode: Callable[[], Arrays]) -> Arrays:
-    """The arrays kept under that key, or those that `decode` gives, which are then kept.
+    """Return the arrays cached under a key, or decode and cache them.
 
-    Two processes that start at once both decode, and each puts a whole file in place under the
-    final name in one step; neither ever sees half a file. A file that cannot be read is made
-    anew, and a disk that cannot be written costs the next start its ten seconds, no more.
+    Two processes that start at once both decode, and each moves a whole file to the final name
+    in one step, so neither ever reads a partial one. An unreadable file is made anew, and an
+    unwritable disk costs the next start only its ten seconds.
 
     Args:
-      key: a file name without its suffix, different for every content.
-      decode: makes the arrays.
+      key: file name without its suffix, unique to the content.
+      decode: function that makes the arrays.
     """
     path = cache_dir() / f"{key}.npz"
     try:

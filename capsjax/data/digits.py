@@ -9,7 +9,7 @@ SPLIT_SEED = 0
 
 
 def load_digits(part: str) -> Arrays:
-    """One part of the digits, 8x8 pixels: 1,437 for training, 360 for testing.
+    """Load one part of the digits, 8x8 pixels: 1,437 for training, 360 for testing.
 
     The split is stratified and fixed.
 

@@ -11,7 +11,7 @@ SPLIT_SEED = 0
 
 
 def load_npz(path: str, part: str) -> Arrays:
-    """One part of a .npz file.
+    """Load one part of a .npz file.
 
     The file holds `images` (n, h, w) or (n, h, w, c) and `labels` (n,), and may hold
     `test_images` and `test_labels`; without them a sixth is set aside for testing by a fixed
@@ -22,7 +22,7 @@ def load_npz(path: str, part: str) -> Arrays:
       part: "train" or "test".
 
     Raises:
-      DataError: if the file is missing or not readable, or its arrays do not fit.
+      DataError: if the file is missing or unreadable, or its arrays do not fit.
     """
     if not path:
         raise DataError("data.name=npz needs the file: --config.data.file=PATH.npz")
@@ -34,7 +34,7 @@ def load_npz(path: str, part: str) -> Arrays:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DataError(f"no file {path!r} (--config.data.file)") from None
-    except Exception as error:  # whatever zipfile, zlib and numpy make of a damaged file
+    except Exception as error:  # whatever zipfile, zlib and numpy raise for a damaged file
         raise DataError(f"{path!r} is not a readable .npz file: {error}") from error
     missing = {"images", "labels"} - arrays.keys()
     if missing:
@@ -45,7 +45,10 @@ def load_npz(path: str, part: str) -> Arrays:
     if ("test_images" in arrays) != ("test_labels" in arrays):
         raise DataError(f"{path!r} has one of test_images and test_labels; it needs both or none")
     labels = [_labels(arrays[name], name) for name in ("labels", "test_labels") if name in arrays]
-    num_classes = 1 + max(int(each.max(initial=0)) for each in labels)
+    if labels[0].ndim == 2:  # several classes for each image: a column for each class
+        num_classes = labels[0].shape[1]
+    else:
+        num_classes = 1 + max(int(each.max(initial=0)) for each in labels)
     train = Arrays(_images(arrays["images"], "images"), labels[0], num_classes)
     if "test_images" in arrays:
         test = Arrays(_images(arrays["test_images"], "test_images"), labels[1], num_classes)
@@ -66,7 +69,7 @@ def _images(images: np.ndarray, name: str) -> np.ndarray:
     if images.dtype == np.uint8:
         return images
     if images.dtype == np.bool_ or np.issubdtype(images.dtype, np.floating):
-        if not ((images >= 0) & (images <= 1)).all():  # false for NaN, true for no image at all
+        if not ((images >= 0) & (images <= 1)).all():  # false for NaN, true for no images
             raise DataError(f"{name} of {images.dtype} lie between 0 and 1; use uint8 for 0..255")
         return np.round(images * 255.0).astype(np.uint8)
     raise DataError(f"{name} are uint8 (0..255) or floating point (0..1), not {images.dtype}")

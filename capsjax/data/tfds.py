@@ -21,16 +21,16 @@ from capsjax.registry import suggest
 
 
 def load_tfds(name: str, data_dir: str, part: str) -> Arrays:
-    """One part of a TFDS set, downloaded and prepared first if need be.
+    """Load one part of a TFDS set, downloading and preparing it first if need be.
 
     Args:
-      name: of the set, as in the TFDS catalogue, e.g. "mnist" or "cifar10".
+      name: name of the set in the TFDS catalogue, e.g. "mnist" or "cifar10".
       data_dir: TFDS's directory; empty for $TFDS_DATA_DIR, else TFDS's own default.
       part: "train" or "test".
 
     Raises:
-      DataError: if there is no such set, it cannot be had, or it is not one of labelled images
-        of one size with a training and a test part.
+      DataError: if the set does not exist or is not available, or does not consist of labelled
+        images of one size with a training and a test part.
     """
     directory = find_data_dir(data_dir)
     builder = _make_builder(name, directory)
@@ -40,7 +40,7 @@ def load_tfds(name: str, data_dir: str, part: str) -> Arrays:
     info = builder.info
     if part not in info.splits:
         raise DataError(f"the data set {name!r} has no part {part!r}, only {sorted(info.splits)}")
-    # Size and place of the files tell one preparation of a set from another.
+    # Size and path of the files distinguish one preparation of a set from another.
     parts = "-".join(f"{key}{split.num_examples}" for key, split in sorted(info.splits.items()))
     place = hashlib.sha256(str(builder.data_path).encode()).hexdigest()[:12]
     origin = f"{info.splits[part].num_bytes:x}-{place}"
@@ -58,7 +58,7 @@ def load_tfds(name: str, data_dir: str, part: str) -> Arrays:
 
 
 def find_data_dir(data_dir: str) -> str:
-    """The directory that holds TFDS's data sets: the argument, $TFDS_DATA_DIR, or the default."""
+    """Return the directory of TFDS's data sets: the argument, $TFDS_DATA_DIR, or the default."""
     default = os.path.join("~", "tensorflow_datasets")
     return str(Path(data_dir or os.environ.get("TFDS_DATA_DIR") or default).expanduser())
 
@@ -109,7 +109,7 @@ def _prepare(builder, name: str, directory: str) -> None:
         raise DataError(f"{looked}, and no host of its download can be reached. {_REMEDY}")
     print(f"{looked}: TFDS downloads and prepares it now, this once.", flush=True)
     try:
-        # TensorFlow would take all memory of the GPU that JAX is to use.
+        # TensorFlow would take all the memory of the GPU that JAX is to use.
         import tensorflow as tf
 
         tf.config.set_visible_devices([], "GPU")
@@ -127,18 +127,18 @@ def _prepare(builder, name: str, directory: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The start of a message that may be long and of many lines, on one line."""
+    """Return the start of an error's message, which may be long, on one line."""
     return " ".join(str(error).split())[:300]
 
 
 def _network_answers(builder) -> bool:
-    """Whether the name of any host of the download resolves.
+    """Return whether the name of any host of the download resolves.
 
     TFDS itself retries for more than three minutes before it gives up.
     """
     hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos or ()} - {None}
     if not hosts or urllib.request.getproxies():
-        return True  # nothing to ask, or somebody else resolves names: let TFDS try
+        return True  # nothing to look up, or a proxy resolves names: let TFDS try
     for host in hosts:
         try:
             socket.getaddrinfo(host, 443)

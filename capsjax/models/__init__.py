@@ -1,26 +1,30 @@
-"""Models, their names, and how a config becomes one."""
+"""Models, their names, and their construction from a config."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from capsjax.compute import Compute
-from capsjax.models.capsnet import CapsNet, CapsNetOutput
-from capsjax.models.convnet import ConvNet, ConvNetOutput
-from capsjax.registry import look_up
-from capsjax.routing import make_routing, settings_of
+from capsjax.kernels.compute import Compute
+from capsjax.layers.capsules import ConvCaps
+from capsjax.layers.pooling import POOLINGS, make_pooling
+from capsjax.models.capsnet import CapsNet
+from capsjax.models.convnet import ConvNet
+from capsjax.models.output import Output, look_inside
+from capsjax.registry import look_up, settings_in, suggest
+from capsjax.routing import ROUTING, make_routing, settings_of
+from capsjax.tasks import Classification, Task
 
 __all__ = [
     "MODELS",
     "CapsNet",
-    "CapsNetOutput",
     "ConvNet",
-    "ConvNetOutput",
     "Output",
+    "look_inside",
     "make_model",
 ]
 
-# What a model gives: at least `scores`, `reconstruction` (or None) and `intermediates`.
-Output = CapsNetOutput | ConvNetOutput
+ONE_CLASS = Classification()
+# Fields of a section `pool` besides the settings of poolings.
+OF_POOL = ("after", "window", "padding")
 
 
 def make_capsnet(
@@ -35,23 +39,49 @@ def make_capsnet(
     decoder: Mapping[str, Any],
     use_decoder: bool,
     compute: Mapping[str, Any],
+    conv_caps: Mapping[str, Any] | None = None,
+    task: Task = ONE_CLASS,
 ) -> CapsNet:
-    """A `CapsNet` from the sub-dicts of a config.
+    """Make a `CapsNet` from the sub-dicts of a config.
 
-    One setting of squash serves all capsules of the network, as far as the routing algorithm has
-    such settings.
+    The settings of squash are shared by all capsules, and by the routing algorithm if it has them.
     """
     how = Compute(**compute)
-    routing_squash = {key: squash[key] for key in settings_of(routing["name"]) if key in squash}
+    capsules = {"eps": squash["eps"], "compute": how}
+    known = settings_of(routing["name"])
+    settings = {key: squash[key] for key in known if key in squash}
+    settings.update(settings_in(routing, ROUTING))
     return CapsNet(
         image_shape=tuple(image_shape),
         num_classes=num_classes,
-        routing=make_routing(**routing, **routing_squash),
+        routing=make_routing(routing["name"], **settings),
         conv={**conv, "compute": how.of_layer("conv")},
         primary_caps={**primary_caps, **squash, "compute": how.of_layer("primary_caps")},
-        class_caps={**class_caps, "eps": squash["eps"], "compute": how},
+        class_caps={**class_caps, **capsules},
         decoder=dict(decoder) if use_decoder else None,
+        conv_caps=tuple({**layer, **capsules} for layer in _layers(conv_caps or {})),
+        task=task,
     )
+
+
+def _layers(conv_caps: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the settings of each `ConvCaps`: tuples have a value for each, others are for all.
+
+    Raises:
+      ValueError: for tuples of different lengths, or a setting that `ConvCaps` does not have.
+    """
+    known = ConvCaps.__dataclass_fields__
+    for name in conv_caps:
+        if name not in known:
+            raise ValueError(f"model.conv_caps has no field {name!r}; {suggest(name, known)}")
+    of_each = {name: value for name, value in conv_caps.items() if isinstance(value, tuple)}
+    of_all = {name: value for name, value in conv_caps.items() if name not in of_each}
+    lengths = {name: len(value) for name, value in of_each.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(f"fields of model.conv_caps have a value for each layer, not {listed}")
+    count = max(lengths.values(), default=0)
+    return [{**of_all, **{name: of_each[name][k] for name in of_each}} for k in range(count)]
 
 
 def make_convnet(
@@ -64,13 +94,18 @@ def make_convnet(
     dense: Mapping[str, Any],
     dropout: Mapping[str, Any],
     compute: Mapping[str, Any],
+    task: Task = ONE_CLASS,
 ) -> ConvNet:
-    """A `ConvNet` from the sub-dicts of a config."""
+    """Make a `ConvNet` from the sub-dicts of a config."""
+    del task  # there is no decoder that needs classes
     return ConvNet(
         image_shape=tuple(image_shape),
         num_classes=num_classes,
         conv={**conv, "compute": Compute(**compute)},
-        pool=dict(pool),
+        pool={
+            **{key: pool[key] for key in OF_POOL},
+            "pooling": make_pooling(pool["name"], **settings_in(pool, POOLINGS, OF_POOL)),
+        },
         batch_norm=dict(batch_norm),
         dense=dict(dense),
         dropout=dict(dropout),
@@ -81,7 +116,7 @@ MODELS = {"capsnet": make_capsnet, "convnet": make_convnet}
 
 
 def make_model(name: str, image_shape: tuple[int, int, int], num_classes: int, **settings):
-    """The model of that name for images of that shape.
+    """Make the model of a given name, for images of a given shape.
 
     Raises:
       ValueError: for an unknown name (the nearest one is named).

@@ -1,46 +1,26 @@
-"""CapsNet: two convolutions, primary capsules, class capsules, and a decoder."""
+"""CapsNet: a convolution, primary capsules, any number of capsule layers, and a decoder."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
-import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from capsjax.compute import Compute
-from capsjax.conv import check_fits, choose_form, output_size
-from capsjax.layers import Conv, Decoder, DenseCaps, PrimaryCaps
+from capsjax.kernels.compute import Compute
+from capsjax.kernels.conv import check_fits, choose_form, output_size
+from capsjax.layers import Conv, ConvCaps, Decoder, DenseCaps, PrimaryCaps
 from capsjax.models.images import check_images
-from capsjax.ops import mask_of_labels, mask_of_longest, mask_poses
+from capsjax.models.output import Output
+from capsjax.ops import mask_poses
 from capsjax.routing import Routing
-
-
-class CapsNetOutput(NamedTuple):
-    """What a forward pass gives.
-
-    Attributes:
-      lengths: class scores, the lengths of the class capsules, (n, j).
-      poses: class capsules v, (n, j, d).
-      reconstruction: images, (n, h, w, c) in [0, 1]; None without a decoder.
-      intermediates: by name, primary poses u (n, i, p), votes u_hat (n, i, j, d) and coupling
-        coefficients c (n, i, j).
-    """
-
-    lengths: Float[Array, "n j"]
-    poses: Float[Array, "n j d"]
-    reconstruction: Float[Array, "n h w c"] | None
-    intermediates: dict[str, Array]
-
-    @property
-    def scores(self) -> Float[Array | np.ndarray, "n j"]:
-        """What the classes are told by: the lengths."""
-        return self.lengths
+from capsjax.tasks import Classification, Task
 
 
 class CapsNet(nn.Module):
     """The capsule network of the paper, for images of any size.
 
-    Image -> Conv, ReLU -> PrimaryCaps -> DenseCaps (one capsule for each class) -> Decoder.
+    Image -> Conv, ReLU -> PrimaryCaps -> any number of ConvCaps -> DenseCaps (one capsule for
+    each class) -> Decoder. The paper's network has no ConvCaps.
 
     Attributes:
       image_shape: (h, w, c).
@@ -48,6 +28,10 @@ class CapsNet(nn.Module):
       routing: a routing algorithm (see `capsjax.routing`).
       conv, primary_caps, class_caps: settings of `Conv`, `PrimaryCaps` and `DenseCaps`.
       decoder: settings of `Decoder`, or None for a network without one.
+      conv_caps: settings of each `ConvCaps`, in order.
+      task: what labels mean (see `capsjax.tasks`).
+      batch_axis: device axis that a batch is divided over, a field of every model; not used, as
+        nothing here depends on the batch.
 
     Raises:
       ValueError: at the first call, if the image is too small for the kernels.
@@ -62,11 +46,18 @@ class CapsNet(nn.Module):
     primary_caps: Mapping[str, Any]
     class_caps: Mapping[str, Any]
     decoder: Mapping[str, Any] | None
+    conv_caps: Sequence[Mapping[str, Any]] = ()
+    task: Task = Classification()
+    batch_axis: str | None = None
 
     def setup(self):
         self._check_sizes()
         self.conv_layer = Conv(**self.conv)
         self.primary_layer = PrimaryCaps(**self.primary_caps)
+        self.capsule_layers = [
+            ConvCaps(routing=self.routing, **settings, name=f"conv_caps_{index}")
+            for index, settings in enumerate(self.conv_caps)
+        ]
         self.class_layer = DenseCaps(
             num_capsules=self.num_classes, routing=self.routing, **self.class_caps
         )
@@ -76,32 +67,31 @@ class CapsNet(nn.Module):
     def __call__(
         self,
         images: Float[Array, "n h w c"],
-        labels: Int[Array, "n"] | None = None,
+        labels: Int[Array, "n *label"] | None = None,
         keys: Key[Array, "n"] | None = None,
-    ) -> CapsNetOutput:
+    ) -> Output:
         """Classify and reconstruct.
 
         Args:
           images: in [0, 1].
-          labels: the classes to reconstruct, as in training; None reconstructs each image from
-            its longest capsule, as in testing.
+          labels: what to reconstruct, as in training; None reconstructs each image from its longest
+            capsule, as in testing.
           keys: not used; nothing here is random.
         """
         check_images(images, self.image_shape)
-        u = self.primary_layer(nn.relu(self.conv_layer(images)))
-        (v, lengths, c), u_hat = self.class_layer(u)
+        capsules = self.primary_layer(nn.relu(self.conv_layer(images)))
+        for layer in self.capsule_layers:
+            capsules, _ = layer(capsules)
+        (poses, lengths), _ = self.class_layer(capsules)
         if self.decoder is None:
-            reconstruction = None
-        elif labels is None:
-            reconstruction = self.decode(v, mask_of_longest(lengths))
-        else:
-            reconstruction = self.decode(v, mask_of_labels(labels, self.num_classes))
-        return CapsNetOutput(lengths, v, reconstruction, {"u": u, "u_hat": u_hat, "c": c})
+            return Output(lengths, poses)
+        mask = self.task.mask(lengths, labels)
+        return Output(lengths, poses, self.decode(poses, mask))
 
     def decode(
         self, poses: Float[Array, "n j d"], mask: Float[Array, "n j"]
     ) -> Float[Array, "n h w c"]:
-        """Images from class poses, all but those that the mask selects set to zero.
+        """Decode class poses, all but those that the mask selects set to zero.
 
         Raises:
           ValueError: if the network has no decoder.
@@ -111,7 +101,7 @@ class CapsNet(nn.Module):
         return self.decoder_layer(mask_poses(poses, mask))
 
     def chosen_forms(self, batch_size: int) -> dict[str, str]:
-        """What "auto" means on this machine: the forms of the convolutions, votes and dtype."""
+        """Return what "auto" means on this machine: forms of convolutions and votes, and dtype."""
         forms = {}
         for name, settings, image, kernel in self._convolutions():
             form = settings.get("compute", Compute()).conv
@@ -128,7 +118,7 @@ class CapsNet(nn.Module):
             check_fits(image[:2], kernel[:2], f"model.{name}")
 
     def _convolutions(self) -> Iterator[tuple[str, Mapping[str, Any], tuple, tuple]]:
-        """Name, settings, image (h, w, c) and kernel (kh, kw, c, o) of each, in their order."""
+        """Yield name, settings, image (h, w, c) and kernel (kh, kw, c, o) of each, in order."""
         h, w, c = self.image_shape
         primary = self.primary_caps["types"] * self.primary_caps["pose_size"]
         for name, settings, features in (

@@ -1,4 +1,4 @@
-"""Networks without capsules, to compare with: convolutions, pooling, dense layers."""
+"""Networks without capsules, for comparison: convolutions, pooling, dense layers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,36 +6,20 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 from jaxtyping import Array, Float, Int, Key
 
-from capsjax.conv import choose_form
 from capsjax.initializers import make_initializer
+from capsjax.kernels.conv import choose_form
 from capsjax.layers import Conv, Dropout, Pool
 from capsjax.models.images import check_images
+from capsjax.models.output import Output
 from capsjax.windows import make_grid
 
 
-class ConvNetOutput(NamedTuple):
-    """What a forward pass gives.
-
-    Attributes:
-      scores: logits of the classes, (n, k).
-      intermediates: none.
-    """
-
-    scores: Float[Array, "n k"]
-    intermediates: dict[str, Array]
-
-    @property
-    def reconstruction(self) -> None:
-        """There is no decoder."""
-        return None
-
-
 class Rates(NamedTuple):
-    """Of dropout.
+    """Dropout rates of a `ConvNet`.
 
     Attributes:
-      pool: after each pooling.
-      dense: after each dense layer.
+      pool: rate after each pooling.
+      dense: rate after each dense layer.
     """
 
     pool: float
@@ -43,7 +27,7 @@ class Rates(NamedTuple):
 
 
 class ConvNet(nn.Module):
-    """Convolutions, with poolings between them, and dense layers.
+    """A network of convolutions, with poolings between them, and dense layers.
 
     Image -> Conv, ReLU, and after some of them batch norm, Pool, dropout -> flatten -> dense
     layers, each with ReLU and dropout -> scores.
@@ -52,14 +36,14 @@ class ConvNet(nn.Module):
       image_shape: (h, w, c).
       num_classes: number k of scores.
       conv: settings of the convolutions: `features`, the channels of each; `padded`, whether each
-        is; the others, for all of them, as in `Conv`.
+        is padded; the others, shared by all, as in `Conv`.
       pool: `after`, the numbers of the convolutions (1 is the first) that a pooling follows; the
         others as in `Pool`.
-      batch_norm: `momentum` of its means, and `epsilon`.
-      dense: `features`, the width of each dense layer; `kernel_init` and `bias_init`, of the
-        scores too.
+      batch_norm: `momentum` of its running means and variances, and `epsilon`.
+      dense: `features`, the width of each dense layer; `kernel_init` and `bias_init`, for
+        the scores too.
       dropout: settings of `Rates`.
-      batch_axis: axis of devices that a batch is divided over, for the batch norm of the whole
+      batch_axis: device axis that a batch is divided over, so that batch norm covers the whole
         batch; None for one device.
 
     Raises:
@@ -80,17 +64,17 @@ class ConvNet(nn.Module):
     def __call__(
         self,
         images: Float[Array, "n h w c"],
-        labels: Int[Array, "n"] | None = None,
+        labels: Int[Array, "n *label"] | None = None,
         keys: Key[Array, "n"] | None = None,
-    ) -> ConvNetOutput:
+    ) -> Output:
         """Classify.
 
         Args:
           images: in [0, 1].
           labels: not used; there is no decoder.
-          keys: of dropout, one for each image, as in training, where batch norm takes the mean
-            and variance of the batch. None, as in testing, drops nothing, and takes those of
-            training.
+          keys: dropout keys, one for each image, as in training, where batch norm takes the mean
+            and variance of the batch. None, as in testing, drops nothing and takes the running
+            mean and variance.
         """
         check_images(images, self.image_shape)
         rates = Rates(**self.dropout)
@@ -106,10 +90,18 @@ class ConvNet(nn.Module):
             x = nn.relu(_dense(x, width, name=f"dense_{index}", **self.dense))
             number = len(self.conv["features"]) + index
             x = Dropout(rates.dense[index], number)(x, keys)
-        return ConvNetOutput(_dense(x, self.num_classes, name="scores", **self.dense), {})
+        return Output(_dense(x, self.num_classes, name="scores", **self.dense))
+
+    def decode(self, poses: Array, mask: Array) -> Array:
+        """Raise an error: there is no decoder.
+
+        Raises:
+          ValueError: always.
+        """
+        raise ValueError("this is a network without capsules and a decoder")
 
     def chosen_forms(self, batch_size: int) -> dict[str, str]:
-        """What "auto" means on this machine: the form of each convolution, and the dtype."""
+        """Return what "auto" means on this machine: form of each convolution, and dtype."""
         forms, (h, w, c) = {}, self.image_shape
         for index, convolution in enumerate(self._convolutions()):
             kernel, features = convolution["kernel_size"], convolution["features"]
@@ -144,7 +136,7 @@ class ConvNet(nn.Module):
             )
 
     def _convolutions(self) -> Iterator[dict[str, Any]]:
-        """The settings of each, as `Conv` takes them."""
+        """Yield the settings of each convolution, as `Conv` takes them."""
         shapes = zip(self.conv["features"], self.conv["padded"], strict=True)
         for index, (features, padded) in enumerate(shapes):
             compute = self.conv["compute"].of_layer(f"conv_{index}")
@@ -169,7 +161,7 @@ class ConvNet(nn.Module):
 def _dense(
     x: Array, width: int, *, name: str, kernel_init: str, bias_init: str, features: Sequence[int]
 ) -> Array:
-    del features  # the widths of all, of which this is one
+    del features  # the widths of all layers, this one included
     return nn.Dense(
         width,
         kernel_init=make_initializer(kernel_init),

@@ -1,10 +1,10 @@
-"""What every model asks of the images that it is given."""
+"""The check that every model makes of its images."""
 
 from jaxtyping import Array
 
 
 def check_images(images: Array, image_shape: tuple[int, int, int]) -> None:
-    """Raise ValueError for images (n, h, w, c) of another shape than a network is made for."""
+    """Raise ValueError for images (n, h, w, c) of another shape than the network's."""
     if images.shape[1:] != tuple(image_shape):
         raise ValueError(
             f"images of shape {images.shape[1:]} for a network of {tuple(image_shape)}"

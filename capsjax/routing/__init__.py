@@ -1,31 +1,40 @@
-"""Routing algorithms: one file for each, one form for all, and their names.
+"""Routing algorithms: one file each, one interface for all, and their names.
 
-A routing algorithm is a hashable value. Called with votes (..., i, j, d), the activations of
-the lower capsules (..., i) and its learned arrays, it returns `Routed(v, a, c)`. Its method
-`learned_arrays(i, j, d)` names the arrays that it wants learned; the layer declares them.
+A routing algorithm is a hashable value, a frozen dataclass of its settings. Called with votes
+(..., i, j, d), the activations of the lower capsules (..., i) and its learned arrays, it returns
+`Routed`. Its method `learned_arrays(i, j, p, d)` names the arrays to learn, which the layer
+declares. `TRACED` names the settings that may differ within a population.
 
-One that can do without held votes also has a method `route_poses(u, W, learned, dtype)`, which
-returns what the call with `predict_votes(u, W, dtype)` would, but for rounding.
+Whatever else a layer knows is passed by keyword if the algorithm takes it: `competition`, `mask`,
+`parent_mask`, `logits`, `u` (the lower poses), `key` (for random numbers) and `memory`.
+
+An algorithm that can do without held votes also has a method `route_poses(u, W, learned, dtype)`,
+which returns the same as the call with `predict_votes(u, W, dtype)`, up to rounding.
 """
 
 import inspect
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
+from capsjax import registry
 from capsjax.notation import LearnedArray, Routed
-from capsjax.registry import look_up, suggest
+from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import DynamicRouting, dynamic_routing
 from capsjax.routing.uniform import UniformRouting, uniform_routing
 
 __all__ = [
+    "DENSE",
     "ROUTING",
+    "Competition",
     "DynamicRouting",
     "Routing",
     "UniformRouting",
+    "call_routing",
     "dynamic_routing",
     "make_routing",
+    "register",
     "settings_of",
     "uniform_routing",
 ]
@@ -33,10 +42,15 @@ __all__ = [
 
 @runtime_checkable
 class Routing(Protocol):
-    """The form of every routing algorithm."""
+    """The interface of every routing algorithm."""
 
-    def learned_arrays(self, i: int, j: int, d: int) -> dict[str, LearnedArray]:
-        """The arrays to learn, by name, for i lower and j upper capsules with poses of size d."""
+    def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
+        """Return the arrays to learn, by name.
+
+        Args:
+          i, j: numbers of lower and upper capsules.
+          p, d: dimensions of their poses.
+        """
 
     def __call__(
         self,
@@ -49,9 +63,26 @@ class Routing(Protocol):
 
 ROUTING = {"dynamic": DynamicRouting, "uniform": UniformRouting}
 
+# An algorithm that ignored one of these would route a different network from the one intended.
+_NEEDED = ("competition", "mask", "parent_mask", "logits", "memory")
+
+
+def register(name: str, algorithm: type) -> type:
+    """Register a routing algorithm for configs: `model.routing.name`.
+
+    Args:
+      name: an identifier; its settings become fields `model.routing.NAME`.
+      algorithm: a frozen dataclass with the interface of `Routing`.
+
+    Raises:
+      ValueError: for a name that is taken, or a class that is no dataclass.
+    """
+    registry.settings_of(algorithm)
+    return registry.register(ROUTING, name, algorithm, "routing algorithm")
+
 
 def make_routing(name: str, **settings) -> Routing:
-    """The routing algorithm of that name with those settings.
+    """Make the routing algorithm of a given name with the given settings.
 
     Raises:
       ValueError: for an unknown name (the nearest one is named) or a wrong setting.
@@ -59,19 +90,43 @@ def make_routing(name: str, **settings) -> Routing:
     >>> make_routing("dynamic", num_iterations=2).num_iterations
     2
     """
-    known = settings_of(name)
-    for setting in settings:
-        if setting not in known:
-            raise ValueError(
-                f"{name!r} routing has no setting {setting!r}; {suggest(setting, known)}"
-            )
-    return ROUTING[name](**settings)
+    return registry.make(ROUTING, "routing algorithm", name, settings)
 
 
-def settings_of(name: str) -> list[str]:
-    """The settings that the routing algorithm of that name has.
+def settings_of(name: str) -> dict[str, Any]:
+    """Return the settings of the routing algorithm of a given name, and their defaults.
 
-    >>> "num_iterations" in settings_of("dynamic")
-    True
+    >>> settings_of("dynamic")["num_iterations"]
+    3
     """
-    return list(inspect.signature(look_up(ROUTING, name, "routing algorithm")).parameters)
+    return registry.settings_of(registry.look_up(ROUTING, name, "routing algorithm"))
+
+
+def call_routing(
+    routing: Routing,
+    votes: Float[Array, "*batch i j d"],
+    activations: Float[Array, "*batch i"],
+    learned: Mapping[str, Array],
+    **context: Any,
+) -> Routed:
+    """Call a routing algorithm with as much of the context as it takes.
+
+    Args:
+      routing: the algorithm.
+      votes, activations, learned: what every algorithm takes.
+      **context: what else the layer knows; None for what is absent.
+
+    Raises:
+      ValueError: if the algorithm does not take something that a correct result needs.
+    """
+    known = inspect.signature(routing.__call__).parameters
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in known.values())
+    given = {name: value for name, value in context.items() if value is not None}
+    missing = [name for name in given if name in _NEEDED and name not in known]
+    if missing and not takes_all:
+        raise ValueError(
+            f"{type(routing).__name__} takes no {missing[0]}, which this layer needs: give its "
+            f"__call__ the keyword argument {missing[0]}"
+        )
+    taken = {name: value for name, value in given.items() if takes_all or name in known}
+    return routing(votes, activations, learned, **taken)

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from capsjax.kernels.routing import dynamic_routing_from_poses
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import EpsPlacement, safe_norm, squash
 from capsjax.products import OperandType
-from capsjax.routing.from_poses import dynamic_routing_from_poses
-from capsjax.routing.rounds import check_rounds, repeat_rounds
+from capsjax.rounds import check_rounds, repeat_rounds
+from capsjax.routing.competition import DENSE, Competition
 
 Gradient = Literal["stop", "full"]
 
@@ -28,6 +29,10 @@ def dynamic_routing(
     leaky: bool = False,
     eps: float = 1e-7,
     eps_at: EpsPlacement = "root",
+    competition: Competition = DENSE,
+    mask: Float[Array, "*batch i"] | None = None,
+    parent_mask: Float[Array, "*batch j"] | None = None,
+    logits: Float[Array, "*batch i j"] | None = None,
 ) -> Routed:
     """Send each lower capsule's vote to the upper capsules that agree with it.
 
@@ -36,11 +41,11 @@ def dynamic_routing(
           b_ij ← b_ij + û_j|i · v_j
 
     The logits belong to one example: a batch of one gives the same as a batch of many. The
-    update of b after the last round is not computed, for nothing reads it.
+    update of b after the last round is not computed, as nothing reads it.
 
-    Differs from the paper where it is silent: `gradient`. With "stop" the coupling
+    Differs from the paper by `gradient`, on which the paper is silent. With "stop" the coupling
     coefficients are constants to the gradient, which flows through the weighted sum and the
-    squash of the last round alone; the loop then sees stopped values only, so the number of
+    squash of the last round alone; the loop then has stopped values only, so the number of
     rounds may be a traced integer. With "full" every round is differentiated, and a traced number
     of rounds needs `max_iterations`.
 
@@ -50,16 +55,20 @@ def dynamic_routing(
         needs gradient "stop" or `max_iterations`; one below 1 counts as 1.
       bias: added to the weighted sum in every round, (j, d).
       gradient: "stop" or "full".
-      max_iterations: compute that many rounds, and keep the first num_iterations: with a traced
-        number of rounds, which may not be larger.
+      max_iterations: compute this many rounds and keep the first num_iterations, which may be
+        traced and may not be larger.
       leaky: give every lower capsule one more logit, always zero, so that it can send its vote
         to no upper capsule; the coupling coefficients then sum to less than one.
-      eps: the small number of `squash`.
-      eps_at: where `squash` puts it.
+      eps, eps_at: as in `squash`.
+      competition: the set that a lower capsule divides itself among. With a table of children, as
+        in a convolution, votes are (..., o, i, j, d), and all that follows has the axis o too.
+      mask: 0 for a lower capsule that takes no part, (..., i).
+      parent_mask: 0 for an upper capsule that gets no vote, (..., j).
+      logits: initial values of b, (..., i, j); None for 0.
 
     Returns:
-      Routed(v, a, c): upper poses (..., j, d), their lengths (..., j), and the coupling
-      coefficients of the last round (..., i, j).
+      Routed(v, a, c, logits): upper poses (..., j, d), their lengths (..., j), the coupling
+      coefficients of the last round (..., i, j), and their logits b.
 
     Raises:
       ValueError: for a number of rounds below 1 or above `max_iterations`, an unknown `gradient`,
@@ -71,30 +80,46 @@ def dynamic_routing(
     (2, 3, 4)
     """
     num_iterations = check_rounds(num_iterations, gradient, max_iterations)
-    couple = leaky_softmax if leaky else jax.nn.softmax
+    whole = mask is None and parent_mask is None
+    who = {"leaky": leaky, "mask": mask, "parent_mask": parent_mask}
 
-    def one_round(votes: Array, bias: Array | None, b: Array) -> tuple[Array, Array]:
-        c = couple(b)
+    def couple(b: Array) -> Array:
+        if leaky and whole and competition is DENSE:
+            return leaky_softmax(b)
+        return competition.couplings(b, **who)
+
+    def upper_poses(c: Array, votes: Array, bias: Array | None) -> Array:
         s = jnp.einsum("...ij,...ijd->...jd", c, votes)
         if bias is not None:
             s = s + jnp.expand_dims(bias, range(s.ndim - bias.ndim))
-        return squash(s, eps=eps, eps_at=eps_at), c
+        return squash(s, eps=eps, eps_at=eps_at)
 
     # What the logits are computed from: under "stop" the gradient ends here.
-    seen, seen_bias = (votes, bias) if gradient == "full" else lax.stop_gradient((votes, bias))
+    constants = (votes, bias) if gradient == "full" else lax.stop_gradient((votes, bias))
 
-    def update_logits(b: Array) -> Array:
-        v, _ = one_round(seen, seen_bias, b)
-        return b + jnp.einsum("...ijd,...jd->...ij", seen, v)
+    def add_agreement(b: Array, c: Array) -> Array:
+        return b + jnp.einsum("...ijd,...jd->...ij", constants[0], upper_poses(c, *constants))
 
     most = None if max_iterations is None else max_iterations - 1
-    b = repeat_rounds(update_logits, jnp.zeros_like(votes[..., 0]), num_iterations - 1, most)
-    v, c = one_round(votes, bias, b)
-    return Routed(v=v, a=safe_norm(v, eps=eps if eps_at == "root" else 0.0), c=c)
+    b = jnp.zeros_like(votes[..., 0]) if logits is None else logits
+    if competition.start == "types" and competition.over != "types" and logits is None:
+        # The first couplings are not those of the first logits, which are 0: both are carried.
+        first = (b, competition.first_couplings(b, **who))
+
+        def next_round(b_and_c: tuple[Array, Array]) -> tuple[Array, Array]:
+            b = add_agreement(*b_and_c)
+            return b, couple(b)
+
+        b, c = repeat_rounds(next_round, first, num_iterations - 1, most)
+    else:
+        b = repeat_rounds(lambda b: add_agreement(b, couple(b)), b, num_iterations - 1, most)
+        c = couple(b)
+    v = upper_poses(c, votes, bias)
+    return Routed(v, safe_norm(v, eps=eps if eps_at == "root" else 0.0), c, b)
 
 
 def leaky_softmax(b: Float[Array, "*batch j"]) -> Float[Array, "*batch j"]:
-    """Softmax over the last axis and one more logit, which is zero and is then left out.
+    """Take the softmax over the last axis and one more logit, zero, and leave that one out.
 
     >>> leaky_softmax(jnp.zeros(3)).tolist()
     [0.25, 0.25, 0.25]
@@ -105,7 +130,7 @@ def leaky_softmax(b: Float[Array, "*batch j"]) -> Float[Array, "*batch j"]:
 
 @dataclasses.dataclass(frozen=True)
 class DynamicRouting:
-    """`dynamic_routing` as a value: its settings, and the bias that it wants learned.
+    """`dynamic_routing` as a value: its settings, and the bias that it learns.
 
     Attributes:
       num_iterations, gradient, max_iterations, leaky, eps, eps_at: as in `dynamic_routing`.
@@ -122,13 +147,16 @@ class DynamicRouting:
     eps: float = 1e-7
     eps_at: EpsPlacement = "root"
 
+    # Settings that may be data of a compiled program, and so differ within a population.
+    TRACED = ("num_iterations",)
+
     def __post_init__(self):
         # A Python integer where possible: arrays are not hashable.
         rounds = check_rounds(self.num_iterations, self.gradient, self.max_iterations)
         object.__setattr__(self, "num_iterations", rounds)
 
-    def learned_arrays(self, i: int, j: int, d: int) -> dict[str, LearnedArray]:
-        del i  # the bias belongs to the upper capsules
+    def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
+        del i, p  # the bias belongs to the upper capsules
         if not self.use_bias:
             return {}
         return {"bias": LearnedArray((j, d), jax.nn.initializers.constant(self.bias_init))}
@@ -138,9 +166,21 @@ class DynamicRouting:
         votes: Float[Array, "*batch i j d"],
         activations: Float[Array, "*batch i"],
         learned: Mapping[str, Array],
+        *,
+        competition: Competition = DENSE,
+        mask: Float[Array, "*batch i"] | None = None,
+        parent_mask: Float[Array, "*batch j"] | None = None,
+        logits: Float[Array, "*batch i j"] | None = None,
     ) -> Routed:
         del activations  # a vote's length already carries the activation of its capsule
-        return dynamic_routing(votes, **self._settings(learned))
+        return dynamic_routing(
+            votes,
+            **self._settings(learned),
+            competition=competition,
+            mask=mask,
+            parent_mask=parent_mask,
+            logits=logits,
+        )
 
     def route_poses(
         self,
@@ -149,7 +189,7 @@ class DynamicRouting:
         learned: Mapping[str, Array],
         dtype: OperandType = "float32",
     ) -> Routed:
-        """As a call with the votes W u, which are never held: see `from_poses`."""
+        """Route the votes W u without holding them, see `dynamic_routing_from_poses`."""
         return dynamic_routing_from_poses(u, W, dtype=dtype, **self._settings(learned))
 
     def _settings(self, learned: Mapping[str, Array]) -> dict[str, Any]:

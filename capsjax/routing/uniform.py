@@ -1,13 +1,17 @@
 """The control for every routing algorithm: no agreement at all."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
+import jax
 from jaxtyping import Array, Float, Int
 
-from capsjax.notation import Routed
+from capsjax.kernels.routing import dynamic_routing_from_poses
+from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import EpsPlacement
-from capsjax.routing.dynamic import DynamicRouting, Gradient, dynamic_routing
+from capsjax.products import OperandType
+from capsjax.routing.competition import DENSE, Competition
+from capsjax.routing.dynamic import Gradient, dynamic_routing
 
 
 def uniform_routing(
@@ -20,19 +24,23 @@ def uniform_routing(
     leaky: bool = False,
     eps: float = 1e-7,
     eps_at: EpsPlacement = "root",
+    competition: Competition = DENSE,
+    mask: Float[Array, "*batch i"] | None = None,
+    parent_mask: Float[Array, "*batch j"] | None = None,
 ) -> Routed:
-    """Send every vote to all upper capsules alike: c_ij = 1/j, whatever the votes are.
+    """Send every vote to all upper capsules equally: c_ij = 1/j, whatever the votes are.
 
-    It has the form of `dynamic_routing`, of which it is the first round, so that an ablation
-    changes a name and nothing else; the number of rounds and `gradient` make no difference.
+    It takes the settings of `dynamic_routing`, of which it is the first round, so that an
+    ablation changes a name and nothing else; the number of rounds and `gradient` have no effect.
 
     Args:
       votes: prediction vectors û, (..., i, j, d).
-      num_iterations, gradient, max_iterations: accepted and without effect.
+      num_iterations, gradient, max_iterations: accepted, without effect.
       bias, leaky, eps, eps_at: as in `dynamic_routing`; leaky makes c_ij = 1/(j + 1).
+      competition, mask, parent_mask: as in `dynamic_routing`.
 
     Returns:
-      Routed(v, a, c), shaped as in `dynamic_routing`.
+      Routed(v, a, c, logits), shaped as in `dynamic_routing`; the logits are 0.
 
     Source: Sabour et al. 2017, table 1, rows with one routing round.
 
@@ -41,11 +49,76 @@ def uniform_routing(
     [0.25, 0.25, 0.25, 0.25]
     """
     del num_iterations, gradient, max_iterations
-    return dynamic_routing(votes, 1, bias=bias, leaky=leaky, eps=eps, eps_at=eps_at)
+    return dynamic_routing(
+        votes,
+        1,
+        bias=bias,
+        leaky=leaky,
+        eps=eps,
+        eps_at=eps_at,
+        competition=competition,
+        mask=mask,
+        parent_mask=parent_mask,
+    )
 
 
-class UniformRouting(DynamicRouting):
-    """`uniform_routing` as a value, with the settings of `DynamicRouting`."""
+@dataclasses.dataclass(frozen=True)
+class UniformRouting:
+    """`uniform_routing` as a value: its settings, and the bias that it learns.
 
-    def _settings(self, learned: Mapping[str, Array]) -> dict[str, Any]:
-        return {**super()._settings(learned), "num_iterations": 1, "max_iterations": None}
+    Attributes:
+      leaky, use_bias, bias_init, eps, eps_at: as in `DynamicRouting`.
+    """
+
+    leaky: bool = False
+    use_bias: bool = False
+    bias_init: float = 0.1
+    eps: float = 1e-7
+    eps_at: EpsPlacement = "root"
+
+    def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
+        del i, p  # the bias belongs to the upper capsules
+        if not self.use_bias:
+            return {}
+        return {"bias": LearnedArray((j, d), jax.nn.initializers.constant(self.bias_init))}
+
+    def __call__(
+        self,
+        votes: Float[Array, "*batch i j d"],
+        activations: Float[Array, "*batch i"],
+        learned: Mapping[str, Array],
+        *,
+        competition: Competition = DENSE,
+        mask: Float[Array, "*batch i"] | None = None,
+        parent_mask: Float[Array, "*batch j"] | None = None,
+    ) -> Routed:
+        del activations  # a vote's length already carries the activation of its capsule
+        return uniform_routing(
+            votes,
+            bias=learned.get("bias"),
+            leaky=self.leaky,
+            eps=self.eps,
+            eps_at=self.eps_at,
+            competition=competition,
+            mask=mask,
+            parent_mask=parent_mask,
+        )
+
+    def route_poses(
+        self,
+        u: Float[Array, "*batch i p"],
+        W: Float[Array, "i j d p"],
+        learned: Mapping[str, Array],
+        dtype: OperandType = "float32",
+    ) -> Routed:
+        """Route the votes W u without holding them, see `dynamic_routing_from_poses`."""
+        return dynamic_routing_from_poses(
+            u,
+            W,
+            1,
+            bias=learned.get("bias"),
+            leaky=self.leaky,
+            eps=self.eps,
+            eps_at=self.eps_at,
+            dtype=dtype,
+        )

@@ -1,4 +1,4 @@
-"""From a config to the things that it describes."""
+"""Construction of everything that a config describes."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,8 +9,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from capsjax.compute import Compute, with_forms
+from capsjax.kernels.compute import Compute, with_forms
 from capsjax.models import make_model
+from capsjax.registry import settings_in
+from capsjax.tasks import TASKS, make_task
 from capsjax.training.evaluation import make_evaluate
 from capsjax.training.objective import Objective
 from capsjax.training.optimizer import make_optimizer, make_schedule
@@ -23,11 +25,14 @@ from capsjax.training.steps import (
 
 
 class Built(NamedTuple):
-    """Attributes:
-    model, optimizer, objective: what is trained, and how.
-    compute: how it is computed.
-    schedule: the learning rate over steps.
-    steps_per_epoch: number of steps of an epoch.
+    """Everything that a config describes, ready to be compiled.
+
+    Attributes:
+      model, optimizer: the network, and the transformation that updates its parameters.
+      objective: the weighted losses, and the task.
+      compute: how the network is computed.
+      schedule: the learning rate as a function of the step.
+      steps_per_epoch: number of steps in an epoch.
     """
 
     model: nn.Module
@@ -38,7 +43,7 @@ class Built(NamedTuple):
     steps_per_epoch: int
 
     def init_state(self, seed: int | Array) -> TrainState:
-        """The state before the first step, a pure function of the seed."""
+        """Return the state before the first step, a pure function of the seed."""
         return init_state(self.model, self.optimizer, self.objective, seed)
 
 
@@ -49,7 +54,7 @@ def build(
     num_examples: int,
     forms: Mapping[str, str] | None = None,
 ) -> Built:
-    """Everything that a config describes, for data of those sizes.
+    """Build everything that a config describes, for data of the given sizes.
 
     Args:
       config: see `capsjax.config`.
@@ -69,12 +74,14 @@ def build(
     schedule = make_schedule(
         steps_per_epoch=in_epoch, epochs=config.train.epochs, **config.schedule
     )
+    task = make_task(config.task.name, **settings_in(config.task.to_dict(), TASKS))
     return Built(
-        model=make_model(image_shape=image_shape, num_classes=num_classes, **model),
+        model=make_model(image_shape=image_shape, num_classes=num_classes, task=task, **model),
         optimizer=make_optimizer(schedule, steps_per_epoch=in_epoch, **config.optimizer),
         objective=Objective(
             {name: config.get(f"{name}_loss", {}) for name in config.loss_weights},
             config.loss_weights.to_dict(),
+            task,
         ),
         compute=Compute(**model["compute"]),
         schedule=schedule,
@@ -83,7 +90,7 @@ def build(
 
 
 def build_train_steps(config: ConfigDict, built: Built, mesh: Mesh | None = None):
-    """`make_train_steps` of what a config describes."""
+    """Call `make_train_steps` with what a config describes."""
     train_steps = make_train_steps(
         built.model,
         built.optimizer,
@@ -97,7 +104,7 @@ def build_train_steps(config: ConfigDict, built: Built, mesh: Mesh | None = None
 
 
 def build_evaluate(config: ConfigDict, built: Built, mesh: Mesh | None = None):
-    """`make_evaluate` of what a config describes."""
+    """Call `make_evaluate` with what a config describes."""
     evaluate = make_evaluate(
         built.model,
         built.objective,

@@ -1,7 +1,7 @@
-"""The division of a batch over devices, written out.
+"""Explicit division of a batch over devices.
 
-Each device runs the program of one, on its share. Nothing is left to the compiler, which would
-have to find out how to divide each of the forms that a convolution and routing have.
+Each device runs the single-device program on its share. Nothing is left to the compiler, which
+would have to work out how to divide every form of convolution and routing.
 """
 
 from collections.abc import Callable
@@ -15,17 +15,17 @@ from jaxtyping import Array, Num
 
 
 def on_every_device(function: Callable, mesh: Mesh) -> Callable:
-    """Run a function on each device, with all of its arguments on each of them.
+    """Run a function on every device, with all of its arguments on each of them.
 
-    What it returns must be the same on all devices: it goes through `lax.pmean` or
-    `lax.all_gather` where it comes from a share of the work.
+    Its results must be the same on all devices: those that come from a share of the work go
+    through `lax.pmean` or `lax.all_gather`.
     """
     return jax.shard_map(
         function,
         mesh=mesh,
         in_specs=PartitionSpec(),
         out_specs=PartitionSpec(),
-        # The check would have every gradient written by hand say which axes it varies over.
+        # The check would require every hand-written gradient to declare the axes it varies over.
         check_vma=False,
     )
 
@@ -46,16 +46,16 @@ def check_divides(batch_size: int, mesh: Mesh) -> None:
 
 
 def share(x: Num[Array, "n ..."], mesh: Mesh) -> Num[Array, "m ..."]:
-    """The part of a batch that the device at work takes, within `on_every_device`."""
+    """Return this device's part of a batch, within `on_every_device`."""
     (axis,) = mesh.axis_names
     size = len(x) // mesh.size
     return lax.dynamic_slice_in_dim(x, lax.axis_index(axis) * size, size)
 
 
 def mean_over_devices(tree: Any, mesh: Mesh) -> Any:
-    """The mean of each array over the devices, within `on_every_device`.
+    """Average each array over the devices, within `on_every_device`.
 
-    All arrays go as one: a message between two machines costs the most by being sent at all.
+    All arrays are sent as one: most of the cost of a message between machines is per message.
     """
     flat, unflatten = ravel_pytree(tree)
     return unflatten(lax.pmean(flat, mesh.axis_names))

@@ -10,17 +10,19 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from capsjax.chunks import join, split
 from capsjax.data.augment import to_float
-from capsjax.metrics import Sums, is_correct
+from capsjax.kernels.chunks import join, split
+from capsjax.metrics import Sums
 from capsjax.training.division import on_every_device
 from capsjax.training.objective import Objective
 
 
 class Evaluation(NamedTuple):
-    """Attributes:
-    sums: metrics over all examples, as in training.
-    scores: of the classes, (N, k): lengths of capsules, or logits.
+    """Metrics and class scores of a whole data set.
+
+    Attributes:
+      sums: metrics over all examples, as in training.
+      scores: class scores, (N, k): capsule lengths or logits.
     """
 
     sums: Sums
@@ -28,7 +30,7 @@ class Evaluation(NamedTuple):
 
 
 def images_at_once() -> int:
-    """Images that suit the default device: a GPU wants more than fit into a processor's cache.
+    """Return the batch size for the default device: a GPU needs more than a CPU's cache holds.
 
     The paper's network evaluates 10,000 images in 0.016 s on an H200 in batches of 500.
     """
@@ -43,17 +45,17 @@ def make_evaluate(
     train_batch_size: int,
     mesh: Mesh | None = None,
 ) -> Callable[[dict, Array, Array], Evaluation]:
-    """A function that evaluates a trained model on a whole data set.
+    """Make a function that evaluates a trained model on a whole data set.
 
-    The network decodes its longest capsule: no label is used but to score. The result does not
-    depend on the batch size but for rounding.
+    The network decodes its longest capsule: labels are used for scoring alone. Up to rounding, the
+    result does not depend on the batch size.
 
     Args:
       model, objective: as in training.
-      batch_size: images at once, on each device; 0 for `images_at_once`.
-      train_batch_size: images of a training batch. A loss that is summed over the batch
-        ("batch_sum") is reported for a batch of that many, so that it compares with training.
-      mesh: devices, in one axis, that divide the examples among them; None for one device.
+      batch_size: images per batch on each device; 0 for `images_at_once`.
+      train_batch_size: images in a training batch. A loss that is summed over the batch
+        ("batch_sum") is reported for a batch of this size, so that it compares with training.
+      mesh: devices, along one axis, that divide the examples; None for one device.
 
     Returns:
       A pure function (variables, images, labels) -> Evaluation, to be compiled; variables as in
@@ -63,7 +65,7 @@ def make_evaluate(
     batch_size = batch_size or images_at_once()
 
     def losses(output, images, labels):
-        """The parts of the loss for each example: each as a batch of its own."""
+        """Compute the parts of the loss for each example, as a batch of its own."""
 
         def loss_of_one(*example):
             return objective.parts(*jax.tree.map(lambda x: x[None], example))
@@ -73,9 +75,9 @@ def make_evaluate(
     def one_batch(variables, batch):
         images, labels = batch
         images = to_float(images)
-        output = model.apply(variables, images)._replace(intermediates={})
+        output = model.apply(variables, images)._replace(poses=None)
         parts = {name: scale[name] * part for name, part in losses(output, images, labels).items()}
-        correct = is_correct(output.scores, labels)
+        correct = objective.task.correct(output.scores, labels)
         return {"loss": objective.total(parts), **parts, "correct": correct}, output.scores
 
     def each_example(variables, images, labels):
@@ -89,14 +91,14 @@ def make_evaluate(
     def each_example_on_devices(variables, images, labels):
         (axis,) = mesh.axis_names
         device, size = lax.axis_index(axis), -(-len(labels) // mesh.size)
-        # Devices for which nothing is left repeat the last share; that is cut off too.
+        # Devices with nothing left repeat the last share, which is cut off too.
         values = each_example(variables, split(images, size)[device], split(labels, size)[device])
         return jax.tree.map(lambda x: join(lax.all_gather(x, axis), len(labels)), values)
 
     several = mesh is not None and mesh.size > 1
 
     def evaluate(variables, images, labels):
-        # Whatever was padded is cut off before anything is summed.
+        # Padding is cut off before anything is summed.
         of_each = each_example_on_devices if several else each_example
         per_example, scores = of_each(variables, images, labels)
         totals = {name: jnp.sum(values) for name, values in per_example.items()}

@@ -1,4 +1,4 @@
-"""Adam, from optax, and its learning rate over time."""
+"""The Adam optimizer, from optax, and its learning-rate schedules."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,21 +26,20 @@ def make_schedule(
     stage_factors: Sequence[float],
     stage_ends: Sequence[int],
 ) -> optax.Schedule:
-    """The learning rate as a function of the step.
+    """Make the learning rate as a function of the step.
 
     Args:
       name: "constant", "exponential", "cosine", "linear" or "staged".
-      steps_per_epoch: number of steps of an epoch.
-      epochs: number of epochs of the run.
-      learning_rate: at the start; like the floor it may be a traced value.
-      decay_rate, decay_every, decay_unit, staircase: of "exponential": the rate is multiplied
-        by decay_rate each decay_every steps or epochs, smoothly or in a staircase.
-      floor: the rate of "exponential" never falls below it, those of "cosine" and "linear" end
-        at it.
-      anneal_epochs: of "cosine" and "linear": the number of epochs in which the rate goes from
+      steps_per_epoch: number of steps in an epoch.
+      epochs: number of epochs in the run.
+      learning_rate: the initial rate; like the floor it may be a traced value.
+      decay_rate, decay_every, decay_unit, staircase: for "exponential": the rate is multiplied
+        by decay_rate every decay_every steps or epochs, smoothly or in a staircase.
+      floor: the lower bound of "exponential", and the final rate of "cosine" and "linear".
+      anneal_epochs: for "cosine" and "linear": the number of epochs in which the rate goes from
         learning_rate to the floor, where it stays; 0 for the whole run.
-      stage_factors, stage_ends: of "staged": the factor on learning_rate in each stage, and the
-        epochs at which all but the last stage end.
+      stage_factors, stage_ends: for "staged": the factor on learning_rate in each stage, and the
+        epochs at which all stages but the last end.
 
     Raises:
       ValueError: for an unknown name or unit, a negative anneal_epochs, or stages whose numbers
@@ -79,7 +78,7 @@ def make_schedule(
 def _cosine(
     start: float | Float[Array, ""], end: float | Float[Array, ""], num_steps: int
 ) -> optax.Schedule:
-    """Half a period of a cosine from start to end, and the end thereafter."""
+    """Make a schedule of half a cosine period from start to end, which then stays at the end."""
     # From 1 to 0, because optax takes the end as a multiple of the start, which may be 0.
     share = optax.cosine_decay_schedule(1.0, num_steps)
     return lambda step: end + (start - end) * share(step)
@@ -94,17 +93,17 @@ def make_optimizer(
     eps: float,
     fresh_epochs: Sequence[int] = (),
 ) -> optax.GradientTransformation:
-    """Adam with that learning rate.
+    """Make an Adam optimizer with a learning-rate schedule.
 
     Args:
-      schedule: the learning rate over steps.
-      steps_per_epoch: number of steps of an epoch.
-      b1, b2, eps: Adam's own.
-      fresh_epochs: epochs that begin with a new Adam, which knows nothing of earlier gradients.
-        The learning rate goes on.
+      schedule: the learning rate as a function of the step.
+      steps_per_epoch: number of steps in an epoch.
+      b1, b2, eps: Adam's constants.
+      fresh_epochs: epochs that start with a new Adam state, without earlier gradients. The
+        schedule goes on.
 
     Raises:
-      ValueError: for fresh_epochs that do not rise, or begin below 1.
+      ValueError: for fresh_epochs that do not rise, or start below 1.
     """
     if not fresh_epochs:
         return optax.adam(schedule, b1=b1, b2=b2, eps=eps)
@@ -120,9 +119,11 @@ def make_optimizer(
 
 
 class RenewedState(NamedTuple):
-    """Attributes:
-    step: number of steps done.
-    inner: state of the transformation that is renewed.
+    """The state of an optimizer that is renewed at given steps.
+
+    Attributes:
+      step: number of steps done.
+      inner: state of the transformation that is renewed.
     """
 
     step: Int[Array, ""]
@@ -132,7 +133,7 @@ class RenewedState(NamedTuple):
 def _renewed(
     inner: optax.GradientTransformation, first_steps: Int[Array, "k"]
 ) -> optax.GradientTransformation:
-    """The transformation, whose state is a new one at each of those steps."""
+    """Wrap a transformation so that its state is renewed at each of the given steps."""
 
     def init(params):
         return RenewedState(jnp.zeros((), jnp.int32), inner.init(params))

@@ -1,8 +1,8 @@
 """Many training runs as one compiled program: a population of trials.
 
 Trials whose configs differ in numbers alone share a program, which takes those numbers as data
-(`NUMBERS`); initial values matter before it only. A member of a population is the run that its
-config describes: the same initial parameters, batches and steps, equal but for rounding.
+(`NUMBERS`); initial values matter only before it. A member of a population is the run that its
+config describes: the same initial parameters, batches and steps, up to rounding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +15,13 @@ from jax import lax
 from jaxtyping import Array, Bool, Int, UInt8
 from ml_collections import ConfigDict
 
+from capsjax.config.tagged import traced_numbers
 from capsjax.registry import look_up
 from capsjax.training.build import Built, build, build_evaluate, build_train_steps
 from capsjax.training.steps import TrainState
 
-# Fields of a config that may be data of a compiled program, and their types there.
+# Fields of a config that may be data of a compiled program, and their types there. The named
+# components add those that they list as `TRACED`.
 NUMBERS = {
     "seed": np.int32,
     "schedule.learning_rate": np.float32,
@@ -29,20 +31,19 @@ NUMBERS = {
     "margin_loss.m_plus": np.float32,
     "margin_loss.m_minus": np.float32,
     "margin_loss.down_weight": np.float32,
-    "model.routing.num_iterations": np.int32,
-    "model.pool.temperature": np.float32,
 }
+OF_PYTHON = {int: np.int32, float: np.float32}
 
 
 Numbers = Mapping[str, Array | np.ndarray]
 
 
 class Sizes(NamedTuple):
-    """Of the data that a population is trained on.
+    """Sizes of the data that a population is trained on.
 
     Attributes:
       image_shape: (h, w, c).
-      num_classes, num_examples: of the training part.
+      num_classes, num_examples: numbers of classes and examples of the training part.
     """
 
     image_shape: tuple[int, int, int]
@@ -51,35 +52,44 @@ class Sizes(NamedTuple):
 
 
 def structure_of(fields: Mapping[str, Any]) -> tuple:
-    """What the compiled program of a config depends on: equal for trials that can share one.
+    """Return what the compiled program of a config depends on: equal for trials that can share one.
 
     Args:
-      fields: the config, flat: dotted name to value.
+      fields: the resolved config, flat: dotted name to value.
 
     >>> structure_of({"seed": 0, "a": 1}) == structure_of({"seed": 5, "a": 1})
     True
     """
-    return tuple(
-        sorted((name, repr(value)) for name, value in fields.items() if not _is_free(name))
-    )
+    numbers = numbers_in(fields)
+
+    def is_free(name: str) -> bool:
+        return name in numbers or name == "name" or name.endswith("_init")
+
+    return tuple(sorted((name, repr(value)) for name, value in fields.items() if not is_free(name)))
 
 
-def _is_free(name: str) -> bool:
-    return name in NUMBERS or name == "name" or name.endswith("_init")
+def numbers_in(fields: Mapping[str, Any]) -> dict[str, type]:
+    """Return the fields of a config that may be data of a compiled program, and their types.
+
+    Args:
+      fields: the resolved config, flat.
+    """
+    of_components = {name: OF_PYTHON[kind] for name, kind in traced_numbers(fields).items()}
+    known = {**NUMBERS, **of_components}
+    return {name: kind for name, kind in known.items() if name in fields}
 
 
 def numbers_of(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """The numbers in which members differ, each as an array (members,).
+    """Stack the numbers in which members differ, each as an array (members,), and always `seed`.
 
-    The others stay constants of the program. `seed` is always among them.
+    The others stay constants of the program.
 
     Args:
-      members: flat configs of one structure.
+      members: flat resolved configs of one structure.
     """
     stacked = {
         name: np.array([fields[name] for fields in members], dtype)
-        for name, dtype in NUMBERS.items()
-        if name in members[0]
+        for name, dtype in numbers_in(members[0]).items()
     }
     return {
         name: values
@@ -92,13 +102,12 @@ class Population:
     """The programs of a population, as pure functions to be compiled.
 
     Args:
-      config: of any of the members.
-      numbers: as from `numbers_of`.
-      sizes: of the training data.
-      form: "vmap" makes each operation work on all members at once, "map" works them off one
-        after the other within the same program: `choose_form` says which suits a device.
-
-      forms: of convolutions and votes, see `build`.
+      config: the config of any member.
+      numbers: what `numbers_of` returns.
+      sizes: sizes of the training data.
+      form: "vmap" applies each operation to all members at once, "map" runs them one after the
+        other within the same program; `choose_member_form` returns what suits a device.
+      forms: forms of convolutions and votes, see `build`.
 
     Raises:
       ValueError: for an unknown form, or a config that does not work.
@@ -113,13 +122,16 @@ class Population:
         forms: Mapping[str, str] | None = None,
     ):
         self._config, self._sizes, self._forms = config, sizes, forms
-        self._over_members, self._steps_over_members = look_up(FORMS, form, "form of a population")
-        rounds = numbers.get("model.routing.num_iterations")
-        if rounds is not None and config.model.routing.gradient == "full":
-            # The loop must have a known length then; without it a member makes its own rounds only.
-            self._max_iterations = int(rounds.max())
-        else:
-            self._max_iterations = None
+        self._over_members, self._steps_over_members = look_up(
+            MEMBER_FORMS, form, "form of a population"
+        )
+        # Where every round is differentiated the loop must have a known length; elsewhere a member
+        # computes its own rounds only.
+        self._limits = {}
+        for name, values in numbers.items():
+            section, _, last = name.rpartition(".")
+            if last == "num_iterations" and _field(config, f"{section}.gradient") == "full":
+                self._limits[f"{section}.max_iterations"] = int(values.max())
 
     def train_steps(
         self,
@@ -127,9 +139,9 @@ class Population:
         states: TrainState,
         num_steps: Int[Array, "members"],
         images: UInt8[Array, "N h w c"],
-        labels: Int[Array, "N"],
+        labels: Int[Array, "N *label"],
     ) -> tuple:
-        """As many steps of each member as `num_steps` says: none freezes a member.
+        """Take `num_steps` steps of each member; 0 freezes a member.
 
         Returns:
           (states, healths) of all members, see `make_train_steps`.
@@ -143,7 +155,7 @@ class Population:
         return self._steps_over_members(of_member)(numbers, states, num_steps)
 
     def evaluate(self, numbers: Numbers, variables: dict, images: Array, labels: Array):
-        """The `Evaluation` of each member, on the same images."""
+        """Return the `Evaluation` of each member, on the same images."""
 
         def of_member(numbers, variables):
             member = self._member(numbers)
@@ -152,25 +164,28 @@ class Population:
         return self._over_members(of_member)(numbers, variables)
 
     def learning_rates(self, numbers: Numbers, step: int) -> Array:
-        """The learning rate of each member at a step."""
+        """Return the learning rate of each member at a step."""
         return jax.vmap(lambda of: self._build(self._member(of)).schedule(step))(numbers)
 
     def _build(self, member: ConfigDict) -> Built:
         return build(member, *self._sizes, self._forms)
 
     def _member(self, numbers: Numbers) -> ConfigDict:
-        """The config with traced values in it."""
+        """Return the config with traced values in it."""
         member = self._config.copy_and_resolve_references()
         with member.unlocked(), member.ignore_type():
-            for name, value in numbers.items():
-                *path, last = name.split(".")
-                section = member
-                for part in path:
-                    section = section[part]
+            for name, value in {**numbers, **self._limits}.items():
+                path, _, last = name.rpartition(".")
+                section = _field(member, path) if path else member
                 section[last] = value
-            if self._max_iterations is not None:
-                member.model.routing.max_iterations = self._max_iterations
         return member
+
+
+def _field(config: ConfigDict, name: str) -> Any:
+    """Return the field of that dotted name, or None if it is missing."""
+    for part in name.split("."):
+        config = config.get(part) if isinstance(config, ConfigDict) else None
+    return config
 
 
 def _map_over_members(function: Callable) -> Callable:
@@ -178,10 +193,10 @@ def _map_over_members(function: Callable) -> Callable:
 
 
 def _take_turns(function: Callable) -> Callable:
-    """As `_map_over_members`, for (numbers, states, num_steps) -> (states, healths).
+    """Map over members in turn, for (numbers, states, num_steps) -> (states, healths).
 
-    States are exchanged in place: `lax.map` would hold all of them once more, in memory that is new
-    in each call, which cost a call 0.3 s.
+    States are replaced in place: `_map_over_members` would hold all of them a second time, in
+    memory newly allocated at every call, which cost 0.3 s a call.
     """
 
     def take(tree: Any, index: Array | int) -> Any:
@@ -205,17 +220,17 @@ def _take_turns(function: Callable) -> Callable:
     return in_turn
 
 
-# How a function of one member becomes one of all, and how one that takes steps does.
-FORMS = {"vmap": (jax.vmap, jax.vmap), "map": (_map_over_members, _take_turns)}
+# How a function of one member is mapped over all, and how one that takes steps is.
+MEMBER_FORMS = {"vmap": (jax.vmap, jax.vmap), "map": (_map_over_members, _take_turns)}
 
 
-# Members of a program in the form "map", where more at once gain nothing: each call of the program
-# moves all their states through the memory.
+# The most members of a program of form "map", where more gain nothing: each call of the program
+# moves all their states through memory.
 MOST_IN_TURN = 8
 
 
-def choose_form() -> str:
-    """The form that suits the default device: the one place that decides.
+def choose_member_form() -> str:
+    """Choose the form that suits the default device: the one place that decides.
 
     On a CPU one member's arrays fill the caches, and "vmap" takes a third longer.
     """
@@ -223,12 +238,12 @@ def choose_form() -> str:
 
 
 def init_member(config: ConfigDict, sizes: Sizes) -> Callable[[Array], TrainState]:
-    """The state of a member before its first step, as a function of its seed, to be compiled."""
+    """Return a function from a seed to a member's state before its first step, to be compiled."""
     return build(config, *sizes).init_state
 
 
 def keep_better(better: Bool[Array, "members"], variables: dict, best: dict) -> dict:
-    """Of each member the new variables where they are better, else the best so far."""
+    """Keep each member's new variables where they are better, else its best so far."""
 
     def choose(new, old):
         return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -1,11 +1,10 @@
-"""Training steps: as many as asked for, in one compiled program, on data that is on the device.
+"""Training steps: any number in one compiled program, on data that is on the device.
 
 The batch of step t, its augmentation and so the whole state after it are a pure function of
 the seed and t. There is no iterator to save: a run that resumes at step t does bit for bit
 what it would have done without the interruption, however the steps are cut into calls.
 
-On several devices each takes its share of the batch that one would take alone, and the result is
-the same but for rounding.
+Several devices divide the batch that one would take alone; the result is the same up to rounding.
 """
 
 from collections.abc import Callable
@@ -20,22 +19,22 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from capsjax.data.augment import shift_images, to_float
-from capsjax.metrics import Sums, add_means, is_correct, zero_sums
+from capsjax.metrics import Sums, add_means, zero_sums
 from capsjax.notation import PRNGKey
 from capsjax.training.division import check_divides, mean_over_devices, on_every_device, share
 from capsjax.training.objective import Objective
 
 
 class TrainState(NamedTuple):
-    """All that training changes, and all that a checkpoint holds.
+    """Everything that training changes and a checkpoint holds.
 
     Attributes:
       step: number of steps done.
-      params: of the model.
-      opt_state: of the optimizer.
+      params: parameters of the model.
+      opt_state: state of the optimizer.
       window: metrics summed since they were last written out.
-      statistics: what the model has learned without gradients, by Flax collection: "batch_stats"
-        of batch norm. Empty for a capsule network.
+      statistics: what the model learns without gradients, by Flax collection: "batch_stats" of
+        batch norm. Empty for a capsule network.
     """
 
     step: Int[Array, ""]
@@ -46,19 +45,19 @@ class TrainState(NamedTuple):
 
     @property
     def variables(self) -> dict:
-        """All that the model needs to be applied."""
+        """Everything that the model needs to be applied."""
         return {"params": self.params, **self.statistics}
 
 
 class Health(NamedTuple):
-    """The last step's numbers, to report if one of them is not finite.
+    """Numbers of the last step, reported if one of them is not finite.
 
     Attributes:
       finite: whether loss and gradient were finite.
-      loss: of the batch.
+      loss: loss of the batch.
       parts: the losses that it is the weighted sum of, by name.
-      gradient_norm: of all gradients.
-      parameter_norm: of all parameters before the first step of the call.
+      gradient_norm: norm of all gradients.
+      parameter_norm: norm of all parameters before the first step of the call.
     """
 
     finite: Array
@@ -68,7 +67,7 @@ class Health(NamedTuple):
     parameter_norm: Float[Array, ""]
 
     def shown(self) -> dict[str, str]:
-        """The numbers as text, by name."""
+        """Format the numbers as text, by name."""
         numbers = {
             "loss": self.loss,
             **self.parts,
@@ -78,7 +77,7 @@ class Health(NamedTuple):
         return {name: f"{float(value):.6g}" for name, value in numbers.items()}
 
 
-TrainSteps = Callable[[TrainState, UInt8[Array, "N h w c"], Int[Array, "N"], int], tuple]
+TrainSteps = Callable[[TrainState, UInt8[Array, "N h w c"], Int[Array, "N *label"], int], tuple]
 
 
 def init_state(
@@ -87,10 +86,11 @@ def init_state(
     objective: Objective,
     seed: int | Array,
 ) -> TrainState:
-    """The state before the first step, a pure function of the seed."""
+    """Return the state before the first step, a pure function of the seed."""
     key = _stream(seed, "parameters")
     images = jnp.zeros((1, *model.image_shape))
-    statistics = dict(model.init(key, images, jnp.zeros((1,), jnp.int32)))
+    label = objective.task.shape_of_labels(model.image_shape, model.num_classes)
+    statistics = dict(model.init(key, images, jnp.zeros((1, *label), jnp.int32)))
     params = statistics.pop("params")
     metrics = ("loss", *objective.names, "correct", "gradient_norm")
     return TrainState(
@@ -103,7 +103,7 @@ def init_state(
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Full batches of an epoch; the rest waits for the next epoch's order.
+    """Count the full batches of an epoch; the other examples wait for the next epoch's order.
 
     Raises:
       ValueError: if there is not even one.
@@ -126,15 +126,15 @@ def make_train_steps(
     max_shift: int,
     mesh: Mesh | None = None,
 ) -> TrainSteps:
-    """A function that takes training steps.
+    """Make a function that takes training steps.
 
     Args:
-      model, optimizer, objective: what is trained, and how.
-      seed: of order and augmentation.
-      batch_size: images of a step.
-      max_shift: of `shift_images`.
-      mesh: devices, in one axis, that divide each batch among them; None for one device. State
-        and data are on all of them.
+      model, optimizer, objective: the network, what updates it, and its losses.
+      seed: seed of order, augmentation and dropout.
+      batch_size: images per step.
+      max_shift: as in `shift_images`.
+      mesh: devices, along one axis, that divide each batch; None for one device. State and data
+        are on all of them.
 
     Returns:
       A pure function (state, images, labels, num_steps) -> (state, health), to be compiled. It
@@ -159,7 +159,7 @@ def make_train_steps(
         if several:
             scales = objective.scales(mesh.size)
             parts = {name: scales[name] * part for name, part in parts.items()}
-        accuracy = jnp.mean(is_correct(output.scores, labels))
+        accuracy = jnp.mean(objective.task.correct(output.scores, labels))
         return objective.total(parts), (parts, accuracy, statistics)
 
     def gradient_of(params, statistics, *batch):
@@ -172,7 +172,7 @@ def make_train_steps(
         images = to_float(
             shift_images(jax.random.fold_in(shift_key, state.step), images, max_shift)
         )
-        # One key for each image: a mask does not depend on which device has the image.
+        # One key for each image: a mask does not depend on the device that holds the image.
         keys = jax.random.split(jax.random.fold_in(dropout_key, state.step), batch_size)
         (loss, (parts, accuracy, statistics)), gradient = gradient_of(
             state.params, state.statistics, images, labels, keys
@@ -216,8 +216,8 @@ def make_train_steps(
         zero = jnp.zeros(())
         parts = dict.fromkeys(objective.names, zero)
         unharmed = Health(jnp.array(True), zero, parts, zero, zero)
-        # Once a call, and not in every step, which would keep a copy of the parameters for a number
-        # that only a broken run shows.
+        # Once per call: in every step it would keep a copy of the parameters for a number that only
+        # a broken run reports.
         norm = optax.tree.norm(state.params)
         state, health = lax.while_loop(go_on, next_step, (state, unharmed))
         return state, health._replace(parameter_norm=norm)
@@ -226,12 +226,12 @@ def make_train_steps(
 
 
 def _over_devices(model: nn.Module, mesh: Mesh) -> nn.Module:
-    """The model whose batch norm, if it has any, sees the whole batch."""
+    """Return the model with its batch norm, if it has any, over the whole batch."""
     (axis,) = mesh.axis_names
-    return model.clone(batch_axis=axis) if hasattr(model, "batch_axis") else model
+    return model.clone(batch_axis=axis)
 
 
 def _stream(seed: int | Array, purpose: str) -> PRNGKey:
-    """Independent random numbers for each purpose, from one seed."""
+    """Derive an independent random key for each purpose from one seed."""
     purposes = ("parameters", "order", "augmentation", "dropout")
     return jax.random.fold_in(jax.random.key(seed), purposes.index(purpose))

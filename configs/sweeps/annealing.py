@@ -4,9 +4,9 @@
     python experiments/sweep.py --config=configs/sweeps/annealing.py
 
 The paper's decay, times 0.96 every 2,000 steps, fits the 300,000 steps of its authors' code: after
-50 epochs the rate is still two thirds of its start. Beside it times 0.9 every epoch, a cosine and a
-line that end at 0 with the run, and no decay at all. ":small" is the small network for 20 epochs,
-and both sizes have eight seeds: at 30 errors of 10,000 chance alone is 5.5 errors.
+50 epochs the rate is still two thirds of its start. Beside it are times 0.9 every epoch, a cosine
+and a line to 0 at the end of the run, and no decay. ":small" is the small network for 20 epochs,
+and both sizes have eight seeds: at 30 errors in 10,000 chance alone is 5.5 errors.
 """
 
 from capsjax.config import make_config

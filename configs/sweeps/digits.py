@@ -21,7 +21,7 @@ def get_config():
         "digits",
         base,
         {
-            "rounds": levels_of("model.routing.num_iterations", (1, 3)),
+            "rounds": levels_of("model.routing.dynamic.num_iterations", (1, 3)),
             "reconstruction": levels_of("loss_weights.reconstruction", (0.0, weight)),
         },
         title="Routing rounds against reconstruction, on digits of 8x8 pixels",

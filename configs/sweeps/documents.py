@@ -1,4 +1,4 @@
-"""What three documents do otherwise than the paper, each alone, on MNIST.
+"""How three documents differ from the paper, one difference at a time, on MNIST.
 
     python experiments/sweep.py --config=configs/sweeps/documents.py:small
     python experiments/sweep.py --config=configs/sweeps/documents.py

@@ -1,4 +1,4 @@
-"""How much the weights of the losses matter, over decades, on MNIST.
+"""The weights of the losses, over decades, on MNIST.
 
     python experiments/sweep.py --config=configs/sweeps/loss_weights.py:small
     python experiments/sweep.py --config=configs/sweeps/loss_weights.py

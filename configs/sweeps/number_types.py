@@ -3,8 +3,9 @@
     python experiments/sweep.py --config=configs/sweeps/number_types.py:small
     python experiments/sweep.py --config=configs/sweeps/number_types.py
 
-Operands of convolutions and votes are rounded, everything else is as in float32; TF32 is float32 on
-a CPU. ":small" is the small network for 20 epochs, the full one trains 50, both along a cosine.
+Operands of convolutions and votes are rounded, everything else is float32; TF32 is float32 on a
+CPU. ":small" is the small network for 20 epochs, the full one trains for 50, both with a cosine
+schedule.
 """
 
 from capsjax.config import make_config

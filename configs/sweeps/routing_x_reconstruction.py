@@ -23,7 +23,7 @@ def get_config(size: str = "full"):
         "routing_x_reconstruction",
         base,
         {
-            "rounds": levels_of("model.routing.num_iterations", (1, 2, 3, 5)),
+            "rounds": levels_of("model.routing.dynamic.num_iterations", (1, 2, 3, 5)),
             "reconstruction": levels_of("loss_weights.reconstruction", (0.0, 0.0005)),
         },
         title="Routing rounds against reconstruction",

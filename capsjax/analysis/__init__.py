@@ -1,0 +1,1 @@
+"""The size of a network, and statistics over many trained ones."""

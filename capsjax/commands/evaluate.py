@@ -1,0 +1,119 @@
+"""Evaluate a trained network exactly, over every example.
+
+    python experiments/evaluate.py --workdir=runs/a
+    python experiments/evaluate.py --workdir=runs/a --checkpoint=last --data=kmnist
+
+Writes WORKDIR/evaluation/DATA-PART-STEP/: evaluation.json, confusion.png, mistakes.png and
+predictions.npz (labels, predictions, scores, in the order of the data).
+"""
+
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from sklearn.metrics import confusion_matrix
+
+from capsjax.commands import command_line
+from capsjax.data import load_part
+from capsjax.plots import figures
+from capsjax.runs.compilation import keep_compiled_programs
+from capsjax.runs.files import write_json
+from capsjax.runs.predictor import Predictor, load_predictor
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("workdir", "", "Folder of the run.")
+    flags.DEFINE_string(
+        "checkpoint", "selected", "best, last, a step, or selected (what the config selects)."
+    )
+    flags.DEFINE_string("data", "", "Another data set: digits, npz or a name of TFDS.")
+    flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
+    flags.DEFINE_string("data_file", "", "The .npz file, if not that of training.")
+    flags.DEFINE_enum("part", "test", ["test", "train"], "Part of the data set.")
+    flags.DEFINE_integer("mistakes", 10, "Mistakes in the figure.", lower_bound=1)
+
+
+def main() -> None:
+    keep_compiled_programs()
+    workdir = command_line.existing_run(FLAGS.workdir)
+    predictor = load_predictor(workdir, FLAGS.checkpoint)
+    name = FLAGS.data or predictor.config.data.name
+    data = load_part(
+        name,
+        FLAGS.part,
+        dir=FLAGS.data_dir or predictor.config.data.dir,
+        file=FLAGS.data_file or predictor.config.data.file,
+    )
+    if data.num_classes > predictor.model.num_classes:
+        raise ValueError(
+            f"{name} has {data.num_classes} classes and the network {predictor.model.num_classes}"
+        )
+    if data.labels.ndim != 1:
+        raise ValueError(
+            "this command counts one class for each image; the accuracy of another task is in "
+            f"{workdir / 'summary.json'}"
+        )
+    folder = workdir / "evaluation" / f"{name}-{FLAGS.part}-{predictor.step}"
+    title = f"{predictor.config.name}, step {predictor.step}, on {name} ({FLAGS.part})"
+    result = evaluate(predictor, data.images, data.labels, folder, title, FLAGS.mistakes)
+    print(
+        f"{title}: accuracy {100 * result['accuracy']:.2f} %, {result['num_errors']} errors of "
+        f"{result['num_examples']}\nwrote {folder}"
+    )
+
+
+def evaluate(
+    predictor: Predictor,
+    images: np.ndarray,
+    labels: np.ndarray,
+    folder: Path,
+    title: str,
+    max_mistakes: int = 10,
+) -> dict:
+    """Predict all examples and write the results.
+
+    Returns:
+      The contents of evaluation.json.
+    """
+    prediction = predictor.predict(images, predictor.config.evaluate.batch_size)
+    wrong = prediction.labels != labels
+    classes = range(predictor.model.num_classes)
+    matrix = confusion_matrix(labels, prediction.labels, labels=classes)
+    counts = matrix.sum(axis=1)
+    result = {
+        "step": predictor.step,
+        "num_examples": len(labels),
+        "num_errors": int(wrong.sum()),
+        "accuracy": float(1 - wrong.mean()),
+        "error": float(wrong.mean()),
+        "per_class_accuracy": [
+            float(matrix[k, k] / counts[k]) if counts[k] else None for k in classes
+        ],
+        "confusion_matrix": matrix.tolist(),
+    }
+
+    # The most confident mistakes: the highest wrong scores first.
+    worst = np.flatnonzero(wrong)
+    worst = worst[np.argsort(-prediction.scores[worst].max(axis=1), kind="stable")][:max_mistakes]
+    meaning = "scores" if prediction.poses is None else "lengths"
+    folder.mkdir(parents=True, exist_ok=True)
+    figures.mistakes(
+        images[worst] / 255.0,
+        None if prediction.reconstruction is None else prediction.reconstruction[worst],
+        labels[worst],
+        prediction.labels[worst],
+        prediction.scores[worst],
+        f"The most confident of {wrong.sum()} mistakes: {title}\n"
+        f"(taken for, is; {meaning} of both classes)",
+    ).savefig(folder / "mistakes.png", dpi=150)
+    figures.confusion_matrix(matrix, title).savefig(folder / "confusion.png", dpi=150)
+    np.savez(
+        folder / "predictions.npz",
+        labels=labels,
+        predictions=prediction.labels,
+        scores=prediction.scores,
+    )
+    write_json(folder / "evaluation.json", result)
+    return result

@@ -1,0 +1,141 @@
+"""Draw what a trained network sees: reconstructions, pose study, curves, couplings.
+
+    python experiments/visualize.py --workdir=runs/a
+
+Writes WORKDIR/figures/*.png from test images. Of a network without capsules: its training curves.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from absl import flags
+from matplotlib.figure import Figure
+
+from capsjax.commands import command_line
+from capsjax.data import Arrays, load_part
+from capsjax.plots import figures
+from capsjax.runs.compilation import keep_compiled_programs
+from capsjax.runs.predictor import Predictor, load_predictor
+from capsjax.runs.writers import read_metrics
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("workdir", "", "Folder of the run.")
+    flags.DEFINE_string(
+        "checkpoint", "selected", "best, last, a step, or selected (what the config selects)."
+    )
+    flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
+    flags.DEFINE_integer("images", 12, "Images in the figures.", lower_bound=1)
+    flags.DEFINE_float(
+        "pose_range", 0.25, "Poses move over [-RANGE, RANGE]; the paper's is 0.25.", lower_bound=0.0
+    )
+    flags.DEFINE_integer("pose_steps", 11, "Steps of the pose study.", lower_bound=2)
+
+
+def main() -> None:
+    keep_compiled_programs()
+    workdir = command_line.existing_run(FLAGS.workdir)
+    predictor = load_predictor(workdir, FLAGS.checkpoint)
+    data = predictor.config.data
+    test = load_part(data.name, "test", dir=FLAGS.data_dir or data.dir, file=data.file)
+    folder = workdir / "figures"
+    folder.mkdir(exist_ok=True)
+    offsets = np.linspace(-FLAGS.pose_range, FLAGS.pose_range, FLAGS.pose_steps)
+    for name, figure in draw(predictor, test, read_metrics(workdir), FLAGS.images, offsets):
+        path = folder / f"{name}.png"
+        figure.savefig(path, dpi=150)
+        print(path, flush=True)
+
+
+def draw(
+    predictor: Predictor, test: Arrays, records: list[dict], count: int, offsets: np.ndarray
+) -> Iterator[tuple[str, Figure]]:
+    """Draw all figures, by name.
+
+    Args:
+      predictor: the trained network.
+      test: test images.
+      records: lines of metrics.jsonl.
+      count: images in the figures.
+      offsets: what the pose study adds to a dimension, (steps,).
+    """
+    title = f"{predictor.config.name}, step {predictor.step}"
+    if records:
+        yield "curves", figures.training_curves(records, f"Training of {title}")
+    if test.labels.ndim != 1:  # the other figures show one class for each image
+        return
+    few = test.take(_some_of_each_class(test.labels, count))
+    output, inside = predictor.look_inside(few.images)
+    if output.poses is None:
+        return
+    predictions = np.asarray(output.scores).argmax(axis=-1)
+    shown = few.images / 255.0
+    fewer = slice(0, 6)
+    yield (
+        "couplings",
+        figures.couplings(
+            shown[fewer],
+            np.asarray(inside["class_layer"]["couplings"])[fewer],
+            few.labels[fewer],
+            predictions[fewer],
+            f"Coupling coefficients after the last round: {title}",
+        ),
+    )
+    if output.reconstruction is None:
+        return
+    yield (
+        "reconstructions",
+        figures.reconstructions(
+            shown,
+            np.asarray(output.reconstruction),
+            few.labels,
+            predictions,
+            f"Test images and their reconstructions: {title}",
+        ),
+    )
+    # Ten of each class are enough to find one that is recognised.
+    several = test.take(_some_of_each_class(test.labels, 10 * test.num_classes))
+    recognised = predictor.predict(several.images).labels
+    chosen = several.take(_one_of_each_class(several.labels, recognised))
+    decoded = move_poses(predictor, chosen.images, chosen.labels, offsets)
+    study = f"Poses moved and decoded: {title}"
+    yield "poses", figures.pose_overview(decoded, offsets, chosen.labels, study)
+    for label, each in zip(chosen.labels, decoded, strict=True):
+        yield f"poses_class_{label}", figures.pose_study(each, offsets, int(label), study)
+
+
+def move_poses(
+    predictor: Predictor, images: np.ndarray, labels: np.ndarray, offsets: np.ndarray
+) -> np.ndarray:
+    """Add each offset to each dimension of the labels' poses, and decode.
+
+    Returns:
+      (n, dimensions, steps, h, w, c) in [0, 1].
+
+    Source: Sabour et al. 2017, section 5.1 and figure 4.
+    """
+    poses = np.asarray(predictor.forward(images).poses)
+    n, classes, d = poses.shape
+    moves = offsets[None, :, None] * np.eye(d)[:, None, :]  # (d, steps, d)
+    moved = poses[:, None, None] + moves[None, :, :, None, :]  # (n, d, steps, classes, d)
+    labels = np.repeat(labels, d * len(offsets))
+    decoded = predictor.decode(moved.reshape(-1, classes, d).astype(np.float32), labels)
+    return decoded.reshape(n, d, len(offsets), *decoded.shape[1:])
+
+
+def _some_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
+    """Choose the positions of `count` examples, all classes in turn."""
+    rank = np.empty(len(labels), np.int64)  # how many of its class came before each example
+    for label in np.unique(labels):
+        positions = np.flatnonzero(labels == label)
+        rank[positions] = np.arange(len(positions))
+    return np.lexsort((labels, rank))[:count]
+
+
+def _one_of_each_class(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Find the first example of each class, preferably one that is recognised."""
+    preferred = np.argsort(labels != predictions, kind="stable")
+    _, first = np.unique(labels[preferred], return_index=True)
+    return preferred[first]

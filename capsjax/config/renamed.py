@@ -1,0 +1,109 @@
+"""Fields of earlier versions: their present names, and how an old config.json is read."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from capsjax.config.capsnet import make_paper
+from capsjax.config.tagged import TAGGED, component_fields
+
+# Fields that configs of earlier versions lack, and the values at which a run does what it did
+# without them.
+ADDED_FIELDS: dict[str, Any] = {
+    "schedule.anneal_epochs": 0,
+    "task": {"name": "classification"},
+}
+
+# Fields of earlier versions that belonged to a component without its name in their path.
+MOVED = {
+    "model.routing": ("num_iterations", "gradient", "leaky", "use_bias", "bias_init"),
+    "model.pool": ("num_steps", "temperature", "num_capsules", "eps", "upsample"),
+}
+# The component that they belong to, where the config names none.
+OWNER = {"model.routing": "dynamic", "model.pool": "capsule"}
+RENAMED = {"model.pool.pooling": "model.pool.name"}
+
+
+def new_name(field: str) -> str | None:
+    """Return the present name of a field of an earlier version; None if it is not renamed.
+
+    >>> new_name("model.routing.num_iterations")
+    'model.routing.dynamic.num_iterations'
+    """
+    if field in RENAMED:
+        return RENAMED[field]
+    for path, names in MOVED.items():
+        last = field.removeprefix(f"{path}.")
+        if field.startswith(f"{path}.") and last in names:
+            return f"{path}.{OWNER[path]}.{last}"
+    return None
+
+
+def modernize(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the fields of a config, old or new, their present names, and add those it lacks.
+
+    Args:
+      fields: nested fields of a run, or of a sweep, whose runs are under "base".
+    """
+    if isinstance(fields.get("base"), Mapping):
+        return {**fields, "base": modernize(fields["base"])}
+    fields = _copy(fields)
+    for old, new in RENAMED.items():
+        value = _pop(fields, old.split("."))
+        if value is not None:
+            _set(fields, new.split("."), value)
+    for path, names in MOVED.items():
+        moved = {name: _pop(fields, [*path.split("."), name]) for name in names}
+        moved = {name: value for name, value in moved.items() if value is not None}
+        section = _get(fields, path.split("."))
+        if not moved or section is None:
+            continue
+        component = section.get("name", OWNER[path])
+        if component in TAGGED[path]:
+            # What the component never read is left out.
+            known = component_fields(path, component)
+            moved = {name: value for name, value in moved.items() if name in known}
+        if moved:
+            section[component] = {**section.get(component, {}), **moved}
+    if "model" in fields:
+        for name, value in ADDED_FIELDS.items():
+            _fill_in(fields, name.split("."), value)
+    if _get(fields, ["model", "name"]) == "capsnet":
+        model, paper = fields["model"], make_paper().model
+        model.setdefault("conv_caps", paper.conv_caps.to_dict())
+        model["class_caps"].setdefault("norm", paper.class_caps.norm)
+    return fields
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _copy(item) for name, item in value.items()}
+    return value
+
+
+def _get(fields: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        if not isinstance(fields, dict) or part not in fields:
+            return None
+        fields = fields[part]
+    return fields
+
+
+def _pop(fields: dict[str, Any], path: Sequence[str]) -> Any:
+    *parents, last = path
+    section = _get(fields, parents)
+    return section.pop(last, None) if isinstance(section, dict) else None
+
+
+def _set(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *parents, last = path
+    _get(fields, parents)[last] = value
+
+
+def _fill_in(fields: Any, path: Sequence[str], value: Any) -> None:
+    """Set the field at a path if it is missing and its section exists."""
+    first, *rest = path
+    if isinstance(fields, dict):
+        if rest:
+            _fill_in(fields.get(first), rest, value)
+        else:
+            fields.setdefault(first, value)

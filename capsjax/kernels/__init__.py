@@ -1,0 +1,1 @@
+"""Faster forms of convolution and routing with equal results, and the one place that chooses."""

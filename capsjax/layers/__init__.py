@@ -1,0 +1,19 @@
+"""Layers: Flax Linen modules that hold parameters, around the pure functions of the library."""
+
+from capsjax.layers.capsules import ConvCaps, DenseCaps, PrimaryCaps, group_channels, group_pixels
+from capsjax.layers.conv import Conv
+from capsjax.layers.decoder import Decoder
+from capsjax.layers.dropout import Dropout
+from capsjax.layers.pooling import Pool
+
+__all__ = [
+    "Conv",
+    "ConvCaps",
+    "Decoder",
+    "DenseCaps",
+    "Dropout",
+    "Pool",
+    "PrimaryCaps",
+    "group_channels",
+    "group_pixels",
+]

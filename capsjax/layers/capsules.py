@@ -1,0 +1,255 @@
+"""Capsule layers: Flax Linen modules that hold the parameters of `ops` and `routing`."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from capsjax.initializers import make_initializer
+from capsjax.kernels.compute import Compute
+from capsjax.layers.conv import Conv
+from capsjax.layers.norms import NORMS
+from capsjax.layers.votes import FullVotes, Votes
+from capsjax.notation import Capsules
+from capsjax.ops import EpsPlacement, safe_norm, squash
+from capsjax.registry import look_up
+from capsjax.routing import Routing, call_routing
+from capsjax.routing.competition import Competition, window_children
+from capsjax.windows import make_grid
+
+
+class PrimaryCaps(nn.Module):
+    """A convolution whose output is read as capsules, (n, h, w, c) -> Capsules (n, y, x, i, p).
+
+    With grouping "channels" a capsule is `pose_size` neighbouring channels at one position, in
+    the order (row, column, type). With "pixels" the output is flattened channel first and cut
+    every `pose_size` numbers, so that a capsule is that many neighbouring pixels of one channel
+    (some straddle two): the mistake of the `pytorch` variant, kept so that it can be measured. Such
+    capsules have no position, and lose the grid: (n, i, p).
+
+    Attributes:
+      types: kinds of capsule; the convolution has types · pose_size channels.
+      pose_size: dimensions p of a pose.
+      kernel_size, stride: of the convolution.
+      grouping: "channels" or "pixels".
+      divide_by_types: divide the convolution by `types` before the bias is added, as the paper's
+        authors' released code does, which routes one input capsule to all types with couplings
+        of 1/types.
+      relu: clip at zero before the squash, as the `notebook` variant does.
+      kernel_init, bias_init: specifications of `initializers`.
+      eps, eps_at: as in `squash`.
+      compute: how the convolution is computed.
+
+    Source: Sabour et al. 2017, section 4.
+    """
+
+    types: int = 32
+    pose_size: int = 8
+    kernel_size: int = 9
+    stride: int = 2
+    grouping: str = "channels"
+    divide_by_types: bool = False
+    relu: bool = False
+    kernel_init: str = "glorot_uniform"
+    bias_init: str = "zeros"
+    eps: float = 1e-7
+    eps_at: EpsPlacement = "root"
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Capsules:
+        group = look_up(GROUPINGS, self.grouping, "grouping of primary capsules")
+        features = Conv(
+            self.types * self.pose_size,
+            self.kernel_size,
+            self.stride,
+            scale=1.0 / self.types if self.divide_by_types else 1.0,
+            kernel_init=self.kernel_init,
+            bias_init=self.bias_init,
+            compute=self.compute,
+            name="conv",
+        )(x)
+        if self.relu:
+            features = nn.relu(features)
+        poses = squash(group(features, self.pose_size), eps=self.eps, eps_at=self.eps_at)
+        _sow(self, poses=poses)
+        return Capsules(poses, safe_norm(poses, eps=self.eps))
+
+
+def group_channels(features: Float[Array, "n y x f"], pose_size: int) -> Float[Array, "n y x i p"]:
+    """Make `pose_size` neighbouring channels at one position a capsule, as the paper does."""
+    return features.reshape(*features.shape[:3], -1, pose_size)
+
+
+def group_pixels(features: Float[Array, "n y x f"], pose_size: int) -> Float[Array, "n i p"]:
+    """Make `pose_size` neighbouring pixels of one channel a capsule: a channel-first flatten."""
+    return features.transpose(0, 3, 1, 2).reshape(features.shape[0], -1, pose_size)
+
+
+GROUPINGS = {"channels": group_channels, "pixels": group_pixels}
+
+
+class DenseCaps(nn.Module):
+    """Capsules that are each connected to all capsules below, Capsules -> Capsules (n, j, d).
+
+    The layer sows `votes` (n, i, j, d), `couplings` (n, i, j) and `logits` into the collection
+    "intermediates". A compiled program that does not ask for them, and whose routing recomputes its
+    votes, never holds the votes.
+
+    Attributes:
+      num_capsules: number j of upper capsules.
+      pose_size: dimensions d of an upper pose.
+      routing: a routing algorithm (see `capsjax.routing`).
+      votes: a kind of votes (see `capsjax.layers.votes`).
+      norm: a name of `capsjax.layers.norms.NORMS`, for the incoming poses.
+      shared: whether positions of a grid share their matrices: "none" or "positions".
+      kernel_init: specification of `initializers` for the transformation matrices W.
+      eps: as in `safe_norm`, for the activations of the lower capsules.
+      compute: how votes are computed.
+
+    Source: Sabour et al. 2017, section 4 ("DigitCaps").
+    """
+
+    num_capsules: int
+    pose_size: int
+    routing: Routing
+    votes: Votes = FullVotes()
+    norm: str = "none"
+    shared: str = "none"
+    kernel_init: str = "truncated_normal(0.1)"
+    eps: float = 1e-7
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, capsules: Capsules, memory: Any = None) -> tuple[Capsules, Any]:
+        """Route, and return the capsules and what the algorithm needs at the next call."""
+        share = look_up(SHARED, self.shared, "sharing of matrices (shared)")
+        poses, activations = _normalise(self.norm, capsules, self.eps)
+        n, types = poses.shape[0], poses.shape[-2]
+        u, a = poses.reshape(n, -1, poses.shape[-1]), activations.reshape(n, -1)
+        i, p = u.shape[-2:]
+        sizes = (types if share else i, self.num_capsules, self.pose_size, p)
+        shape = self.votes.shape_of_matrices(*sizes)
+        W = self.param("W", make_initializer(self.kernel_init), shape)
+        if share:
+            # Positions come before types.
+            W = jnp.tile(W, (i // types, *[1] * (W.ndim - 1)))
+        learned = _learned_arrays(self, (i, self.num_capsules, p, self.pose_size))
+        dtype = self.compute.operands
+        votes = self.votes(u, W, dtype)
+        plain = memory is None and self.votes == FullVotes()
+        if plain and self.compute.recomputes_votes(self.routing):
+            routed = self.routing.route_poses(u, W, learned, dtype)
+        else:
+            routed = call_routing(self.routing, votes, a, learned, u=u, memory=memory)
+        _sow(self, votes=votes, couplings=routed.c, logits=routed.logits)
+        return Capsules(routed.v, routed.a), routed.memory
+
+
+class ConvCaps(nn.Module):
+    """Capsules that see a window of those below, (n, y, x, i, p) -> (n, y', x', j, d).
+
+    The matrices are shared by all positions. With windows "gathered" each child in a window votes
+    for itself; with "summed" the votes of one type are summed over the window before routing, so
+    that types compete and not single capsules.
+
+    The layer sows the same values as `DenseCaps`, with an axis o of upper positions before i.
+
+    Attributes:
+      types: types of capsule j at each upper position.
+      pose_size: dimensions d of an upper pose.
+      routing: a routing algorithm (see `capsjax.routing`).
+      kernel_size, stride: rows and columns of a window, and from one window to the next.
+      padding: "VALID" or "SAME".
+      windows: "gathered" or "summed".
+      over, start: settings of the `Competition` of the children.
+      votes, norm, kernel_init, eps, compute: as in `DenseCaps`.
+
+    Raises:
+      ValueError: for capsules without a grid, or a window that is larger than the grid.
+
+    Source: windows gathered: Hinton et al. 2018, section 5; summed: Rajasegaran et al. 2019,
+    section 3.
+    """
+
+    types: int
+    pose_size: int
+    routing: Routing
+    kernel_size: int = 3
+    stride: int = 1
+    padding: str = "VALID"
+    windows: str = "gathered"
+    over: str = "all"
+    start: str = "set"
+    votes: Votes = FullVotes()
+    norm: str = "none"
+    kernel_init: str = "unit_votes(1.0)"
+    eps: float = 1e-7
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, capsules: Capsules, memory: Any = None) -> tuple[Capsules, Any]:
+        """Route, and return the capsules and what the algorithm needs at the next call."""
+        look_up(WINDOWS, self.windows, "windows of a convolution of capsules (windows)")
+        if capsules.poses.ndim != 5:
+            raise ValueError(
+                "a convolution of capsules needs capsules on a grid (n, y, x, i, p), not of shape "
+                f"{capsules.poses.shape}: model.primary_caps.grouping is 'channels'"
+            )
+        poses, activations = _normalise(self.norm, capsules, self.eps)
+        n, *grid, types, p = poses.shape
+        children = window_children(tuple(grid), self.kernel_size, self.stride, types, self.padding)
+        competition = Competition(children, self.over, self.start)
+        u = competition.gather(poses.reshape(n, -1, p))
+        places = children.shape[1]
+        shape = self.votes.shape_of_matrices(places, self.types, self.pose_size, p)
+        W = self.param("W", make_initializer(self.kernel_init), shape)
+        votes = self.votes(u, W, self.compute.operands)
+        a = competition.gather(activations.reshape(n, -1, 1))[..., 0]
+        if self.windows == "summed":
+            o, (j, d) = len(children), votes.shape[-2:]
+            votes = jnp.sum(votes.reshape(n, o, -1, types, j, d), axis=2)
+            a = jnp.max(a.reshape(n, o, -1, types), axis=2)
+            u = None
+            # A type at a position is a child of that position alone, or one child of all positions.
+            once = np.arange(o * types).reshape(o, types)
+            shared = np.broadcast_to(np.arange(types), (o, types))
+            competition = Competition(
+                once if self.over == "types" else shared, self.over, self.start
+            )
+        learned = _learned_arrays(self, (votes.shape[-3], self.types, p, self.pose_size))
+        routed = call_routing(
+            self.routing, votes, a, learned, u=u, competition=competition, memory=memory
+        )
+        _sow(self, votes=votes, couplings=routed.c, logits=routed.logits)
+        kernel, stride = (self.kernel_size,) * 2, (self.stride,) * 2
+        windows = make_grid(tuple(grid), kernel, stride, self.padding)
+        above = (n, windows.rows.count, windows.columns.count)
+        v, lengths = (x.reshape(*above, *x.shape[2:]) for x in (routed.v, routed.a))
+        return Capsules(v, lengths), routed.memory
+
+
+def _normalise(norm: str, capsules: Capsules, eps: float) -> Capsules:
+    """Normalise the poses of capsules, and keep their activations."""
+    if norm == "none":
+        return capsules
+    return capsules._replace(poses=look_up(NORMS, norm, "norm")(name="norm")(capsules.poses))
+
+
+def _learned_arrays(layer: nn.Module, sizes: tuple[int, int, int, int]) -> dict[str, Array]:
+    """Declare the arrays that the layer's routing learns."""
+    wanted = layer.routing.learned_arrays(*sizes)
+    return {name: layer.param(name, array.init, array.shape) for name, array in wanted.items()}
+
+
+def _sow(layer: nn.Module, **shown: Array | None) -> None:
+    """Sow values into "intermediates", in place of those of an earlier call."""
+    for name, value in shown.items():
+        if value is not None:
+            layer.sow("intermediates", name, value, lambda _, new: new, lambda: None)
+
+
+SHARED = {"none": False, "positions": True}
+WINDOWS = {"gathered": None, "summed": None}

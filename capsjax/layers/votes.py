@@ -1,0 +1,79 @@
+"""Votes of lower capsules on the poses of upper ones: one class for each kind, and their names."""
+
+import dataclasses
+import math
+from typing import Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from capsjax import registry
+from capsjax.ops import predict_votes
+from capsjax.products import OperandType
+
+
+@runtime_checkable
+class Votes(Protocol):
+    """The interface of all kinds of votes: a hashable value, a frozen dataclass of its settings."""
+
+    def shape_of_matrices(self, i: int, j: int, d: int, p: int) -> tuple[int, ...]:
+        """Return W's shape, i first, for i lower and j upper capsules of p and d dimensions."""
+
+    def __call__(self, u: Array, W: Array, dtype: OperandType) -> Array:
+        """Compute votes (..., i, j, d) from poses u (..., i, p)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FullVotes:
+    """Votes by a full matrix (d, p) for each pair of capsules.
+
+    Source: Sabour et al. 2017, equation 2.
+    """
+
+    def shape_of_matrices(self, i: int, j: int, d: int, p: int) -> tuple[int, ...]:
+        return (i, j, d, p)
+
+    def __call__(
+        self, u: Float[Array, "*batch i p"], W: Float[Array, "i j d p"], dtype: OperandType
+    ) -> Float[Array, "*batch i j d"]:
+        return predict_votes(u, W, dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixVotes:
+    """Votes of poses that are square matrices, by matrices of the same size: V_ij = M_i W_ij.
+
+    A pose of p = r·r numbers is read row by row; with r = 4 a pair needs 16 weights, not 256.
+
+    Source: Hinton et al. 2018, section 2.
+    """
+
+    def shape_of_matrices(self, i: int, j: int, d: int, p: int) -> tuple[int, ...]:
+        r = math.isqrt(p)
+        if r * r != p or d != p:
+            raise ValueError(
+                f"matrix votes need poses of one square number of dimensions, not {p} and {d}"
+            )
+        return (i, j, r, r)
+
+    def __call__(
+        self, u: Float[Array, "*batch i p"], W: Float[Array, "i j r q"], dtype: OperandType
+    ) -> Float[Array, "*batch i j d"]:
+        del dtype  # 4 x 4 products are too small for an accelerator's units
+        r = W.shape[-1]
+        poses = u.reshape(*u.shape[:-1], r, r)
+        votes = jnp.einsum("...iab,ijbc->...ijac", poses, W)
+        return votes.reshape(*votes.shape[:-2], r * r)
+
+
+VOTES = {"full": FullVotes, "matrix": MatrixVotes}
+
+
+def register(name: str, votes: type) -> type:
+    """Register a kind of votes for the setting `votes` of capsule layers.
+
+    Raises:
+      ValueError: for a name that is taken, or a class that is no dataclass.
+    """
+    registry.settings_of(votes)
+    return registry.register(VOTES, name, votes, "kind of votes")

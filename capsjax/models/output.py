@@ -1,0 +1,35 @@
+"""The output of every model, and access to its intermediate values."""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float
+
+
+class Output(NamedTuple):
+    """The output of a forward pass.
+
+    Attributes:
+      scores: class scores, (n, k), or (n, h, w, k) for a map: capsule lengths or logits.
+      poses: class capsules v, (n, k, d); None for a network without capsules.
+      reconstruction: images, (n, h, w, c) in [0, 1]; None without a decoder.
+    """
+
+    scores: Float[Array, "n *grid k"]
+    poses: Float[Array, "n *grid k d"] | None = None
+    reconstruction: Float[Array, "n h w c"] | None = None
+
+
+def look_inside(model, variables: dict, *arguments: Any) -> tuple[Output, dict[str, dict]]:
+    """Apply a model, and return the intermediate values of its capsule layers too.
+
+    Args:
+      model: a model.
+      variables: its parameters and statistics.
+      *arguments: images, and labels to reconstruct.
+
+    Returns:
+      The output, and by layer name `votes` (n, i, j, d), `couplings` (n, i, j) and `logits`, with
+      an axis o before i in a convolution; `poses` of primary capsules. Empty without capsules.
+    """
+    output, changed = model.apply(variables, *arguments, mutable=["intermediates"])
+    return output, changed.get("intermediates", {})

@@ -1,0 +1,101 @@
+"""All numbers of the report, computed once for the text, the tables and the figure."""
+
+from typing import NamedTuple
+
+from capsjax.analysis.statistics import (
+    Comparison,
+    Effect,
+    Point,
+    Summary,
+    compare_with_reference,
+    main_effects,
+    summarize,
+    values_at,
+)
+from capsjax.reports.index import Published, Sweep, Trial
+
+OTHER_PART = {"test": "validation", "validation": "test"}
+
+
+class Row(NamedTuple):
+    """A point of the grid.
+
+    Attributes:
+      point: its levels.
+      trials: the trials listed for it, in the order of their seeds.
+      error: error on the part that is reported, in percent.
+      other_error: error on the other part.
+      num_errors: number of errors on the reported part, where the counts are known.
+      seconds: seconds of training.
+      comparison: comparison with the reference; None for the reference.
+      published: published results for it; empty unless the test set is reported.
+    """
+
+    point: Point
+    trials: tuple[Trial, ...]
+    error: Summary
+    other_error: Summary
+    num_errors: Summary
+    seconds: Summary
+    comparison: Comparison | None
+    published: tuple[Published, ...]
+
+
+class Analysis(NamedTuple):
+    """The rows of the grid, and the main effects of the factors."""
+
+    part: str
+    confidence: float
+    reference: Point
+    rows: tuple[Row, ...]
+    effects: tuple[Effect, ...]
+
+    @property
+    def num_results(self) -> int:
+        """Number of trials that have a result."""
+        return sum(len(row.error.values) for row in self.rows)
+
+
+def analyse(
+    sweep: Sweep, part: str = "test", confidence: float = 0.95, reference: Point | None = None
+) -> Analysis:
+    """Analyse a sweep, finished or not: trials without a result count only in "n".
+
+    Args:
+      sweep: the sweep.
+      part: "test" or "validation", whose error is reported.
+      confidence: confidence of all intervals.
+      reference: point that others are compared with; None for the sweep's own, else its first.
+
+    Raises:
+      ValueError: if the confidence is not between 0 and 1.
+    """
+    points = sweep.points
+    reference = reference or sweep.reference or points[0]
+    measured, other, counts, seconds = {}, {}, {}, {}
+    for trial in sweep.trials:
+        key = (trial.point, trial.seed)
+        if result := trial.result(part):
+            measured[key] = result.error_percent
+            if result.num_errors is not None:
+                counts[key] = float(result.num_errors)
+            if trial.train_seconds is not None:
+                seconds[key] = trial.train_seconds
+        if result := trial.result(OTHER_PART[part]):
+            other[key] = result.error_percent
+    comparisons = compare_with_reference(measured, points, reference, confidence)
+    rows = tuple(
+        Row(
+            point,
+            tuple(sorted((t for t in sweep.trials if t.point == point), key=lambda t: t.seed)),
+            *(
+                summarize(values_at(each, point), confidence)
+                for each in (measured, other, counts, seconds)
+            ),
+            comparisons.get(point),
+            tuple(p for p in sweep.published if p.point == point and part == "test"),
+        )
+        for point in points
+    )
+    effects = tuple(main_effects(measured, sweep.factors, confidence))
+    return Analysis(part, confidence, reference, rows, effects)

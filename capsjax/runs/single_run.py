@@ -1,0 +1,192 @@
+"""A single run in training: its state, its compiled programs and the files that it writes."""
+
+import math
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from capsjax.data import Arrays
+from capsjax.metrics import means_of, results_of
+from capsjax.runs import devices, processes
+from capsjax.runs.checkpoint import Checkpoints, Restored
+from capsjax.runs.clock import seconds_since_start
+from capsjax.runs.files import write_json
+from capsjax.runs.progress import RunProgress
+from capsjax.runs.writers import MetricsWriter, NoWriter
+from capsjax.training.build import Built, build_evaluate, build_train_steps
+from capsjax.training.steps import Health
+
+# Duration that a call of the compiled program should have, so that progress moves and a signal is
+# noticed. Not less, because each call begins with memory that the system must first clear, 0.2 s
+# for the paper's network on a CPU.
+SECONDS_PER_CALL = 3.0
+
+
+class NonFiniteError(ValueError):
+    """A loss or gradient that is no longer finite."""
+
+
+class SingleRun:
+    """A run of one network, whose batches are divided among the devices.
+
+    Args:
+      config: see `capsjax.config`.
+      workdir: folder of the run.
+      built: what the config describes.
+      training, validation: parts of the data, see `capsjax.data.load_training`.
+      checkpoints: the checkpoints in the folder.
+      mesh: the devices, in one axis.
+    """
+
+    seconds_per_call = SECONDS_PER_CALL
+    is_alive = True
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        built: Built,
+        training: Arrays,
+        validation: Arrays | None,
+        checkpoints: Checkpoints,
+        mesh: Mesh,
+    ):
+        self._config, self._workdir, self._built = config, workdir, built
+        self._training, self._validation = training, validation
+        self._checkpoints, self._mesh = checkpoints, mesh
+        self._evaluate = jax.jit(build_evaluate(config, built, mesh))
+        self.steps_per_epoch = built.steps_per_epoch
+        self.total_steps = built.steps_per_epoch * config.train.epochs
+
+    def open(self, restored: Restored | None) -> None:
+        """Start from the first step or the last checkpoint, and compile the steps."""
+        config, training = self._config, self._training
+        if restored is None:
+            state = jax.jit(lambda: self._built.init_state(config.seed))()
+            # Placed like a restored state: otherwise evaluation is compiled for each of the two.
+            self._state = devices.replicate(state, self._mesh)
+            self._notes = {
+                "train_seconds": 0.0,
+                "image_shape": training.image_shape,
+                "num_classes": training.num_classes,
+                "forms": self._built.model.chosen_forms(config.train.batch_size // self._mesh.size),
+                "backend": jax.default_backend(),
+            }
+        else:
+            self._state, self._notes = restored.state, restored.notes
+            print(f"resuming {self._workdir} from step {restored.step}")
+        self.step = self._first_step = self._logged_step = int(self._state.step)
+        arrays = (training.images, training.labels)
+        self._images, self._labels = devices.replicate(arrays, self._mesh)
+
+        started = time.perf_counter()
+        # Before the clock of the progress starts.
+        self._compiled = self._compile_steps()
+        self._notes["compile_seconds"] = time.perf_counter() - started
+        print(
+            f"{self._workdir}: {len(training)} training examples, {config.train.epochs} epochs of "
+            f"{self.steps_per_epoch} steps; compiled in {self._notes['compile_seconds']:.1f} s",
+            flush=True,
+        )
+        self._writer = (
+            MetricsWriter(self._workdir, config.log.tensorboard, self.step)
+            if processes.is_primary()
+            else NoWriter()
+        )
+        self._progress = RunProgress(self.total_steps, self.step, config.train.batch_size)
+        self._log_seconds, self._validation_loss = 0.0, None
+        losses = self._checkpoints.validation_losses().values()
+        self._best_loss = min(losses, default=math.inf)
+
+    def close(self) -> None:
+        """Finish the files and the progress bar."""
+        self._progress.close()
+        self._writer.close()
+
+    def take_steps(self, count: int) -> float:
+        """Take `count` steps, and return the seconds that they took.
+
+        Raises:
+          NonFiniteError: if the loss or its gradient is no longer finite.
+        """
+        started = time.perf_counter()
+        self._state, health = self._compiled(
+            self._state, self._images, self._labels, np.int32(count)
+        )
+        self.step, finite = int(self._state.step), bool(health.finite)
+        seconds = time.perf_counter() - started
+        if self.step == self._first_step + 1:
+            self._notes["seconds_to_first_step"] = seconds_since_start()
+            self.say(f"first step after {self._notes['seconds_to_first_step']:.1f} s")
+        if not finite:
+            self._stop_non_finite(health)
+        self._notes["train_seconds"] += seconds
+        self._log_seconds += seconds
+        self._validation_loss = None
+        self._progress.update(self.step)
+        return seconds
+
+    def write_training_metrics(self) -> None:
+        """Write the means since the last call, and begin new ones."""
+        metrics = means_of(self._state.window)
+        images_taken = (self.step - self._logged_step) * self._config.train.batch_size
+        metrics["images_per_second"] = images_taken / self._log_seconds
+        metrics["learning_rate"] = float(self._built.schedule(self.step - 1))
+        self._write("train", metrics)
+        empty = jax.tree.map(np.zeros_like, self._state.window)
+        self._state = self._state._replace(window=devices.replicate(empty, self._mesh))
+        self._logged_step, self._log_seconds = self.step, 0.0
+
+    def end_epoch(self) -> bool:
+        """Validate, and return whether the state is to be saved: by interval, or as the best."""
+        due = (self.step // self.steps_per_epoch) % self._config.checkpoint.every_epochs == 0
+        if self._validation is None:
+            return due
+        metrics = self.evaluate(self._state.variables, self._validation)
+        self._write("validation", metrics)
+        self._validation_loss = metrics["loss"]
+        due |= self._validation_loss < self._best_loss
+        self._best_loss = min(self._best_loss, self._validation_loss)
+        return due
+
+    def show_progress(self, ends_epoch: bool) -> None:
+        """Do nothing: the bar has already moved with the steps."""
+
+    def save(self) -> None:
+        """Save a checkpoint, with the validation loss if an epoch ends here."""
+        self._checkpoints.save(self.step, self._state, self._notes, self._validation_loss)
+
+    def say(self, line: str) -> None:
+        """Print a line above the progress bar."""
+        self._progress.say(line)
+
+    def evaluate(self, variables: dict, part: Arrays) -> dict[str, float]:
+        """Compute the metrics of parameters on a part of the data."""
+        images, labels = devices.replicate((part.images, part.labels), self._mesh)
+        return results_of(self._evaluate(variables, images, labels).sums)
+
+    def _compile_steps(self):
+        """Compile the program (state, images, labels, num_steps) -> (state, health)."""
+        train_steps = build_train_steps(self._config, self._built, self._mesh)
+        jitted = jax.jit(train_steps, donate_argnums=0)
+        return jitted.lower(self._state, self._images, self._labels, np.int32(1)).compile()
+
+    def _write(self, split: str, metrics: dict[str, float]) -> None:
+        epoch = self.step / self.steps_per_epoch
+        self._writer.write(self.step, epoch, split, metrics)
+        self._progress.report(epoch, split, metrics)
+
+    def _stop_non_finite(self, health: Health) -> None:
+        shown = health.shown()
+        record = {"step": self.step, **shown}
+        processes.on_primary(lambda: write_json(self._workdir / "failure.json", record))
+        listed = ", ".join(f"{name} {value}" for name, value in shown.items())
+        raise NonFiniteError(
+            f"step {self.step} is not finite: {listed}. The last checkpoint is of step "
+            f"{max(self._checkpoints.steps(), default=0)}. A lower schedule.learning_rate or a "
+            "larger model.squash.eps may help"
+        )

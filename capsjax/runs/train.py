@@ -1,0 +1,141 @@
+"""A whole run: train, evaluate once on the test set, and store all that is needed to repeat it."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from capsjax.data import load_part, load_training
+from capsjax.registry import look_up
+from capsjax.runs import devices, processes
+from capsjax.runs.checkpoint import Checkpoints, Restored
+from capsjax.runs.files import write_json
+from capsjax.runs.interrupt import Interrupt
+from capsjax.runs.loop import train
+from capsjax.runs.progress import format_seconds
+from capsjax.runs.single_run import SingleRun
+from capsjax.runs.workdir import flatten, open_workdir, program_command, read_summary
+from capsjax.tasks import check_labels
+from capsjax.training.build import build
+from capsjax.training.division import check_divides
+
+
+def train_and_evaluate(
+    config: ConfigDict, workdir: Path, overrides: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Train until the last epoch, starting from the folder's last checkpoint.
+
+    Args:
+      config: see `capsjax.config`.
+      workdir: folder of the run, new or of the same config.
+      overrides: fields given on the command line, to be recorded.
+
+    Returns:
+      The contents of summary.json.
+
+    Raises:
+      ValueError: for an unusable config, data set or folder.
+      NonFiniteError: if the loss is no longer finite.
+      SystemExit: after Ctrl-C or SIGTERM, once the state is saved.
+    """
+    check_config(config)
+    processes.check_same("the config", config.to_json_best_effort(sort_keys=True))
+    with processes.primary_first():
+        training, validation = load_training(**config.data)
+    processes.check_same("the training data", training.images.tobytes())
+    mesh = devices.make_mesh("data")
+    check_divides(config.train.batch_size, mesh)
+    sizes = (training.image_shape, training.num_classes, len(training))
+    built = build(config, *sizes)
+    check_labels(built.objective.task, training.labels.shape, *sizes[:2])
+    like = jax.eval_shape(lambda: built.init_state(config.seed))
+
+    forms = built.model.chosen_forms(config.train.batch_size // mesh.size)
+    start = {**program_command(overrides or {}), "forms": forms}
+    processes.on_primary(lambda: open_workdir(workdir, config, start))
+    summary = processes.on_primary(lambda: read_summary(workdir))
+    if summary is not None:
+        print(f"{workdir} is finished: {_describe(summary)}")
+        return summary
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", config.checkpoint.keep, sharding=devices.everywhere(mesh)
+    )
+    restored = checkpoints.restore_last_whole(like)
+    # The forms of the first start, not those that are best on the present machine.
+    built = build(config, *sizes, forms_at_start(restored, forms))
+    run = SingleRun(config, workdir, built, training, validation, checkpoints, mesh)
+    run.open(restored)
+    try:
+        with Interrupt() as interrupt:
+            train(run, config, workdir, interrupt)
+    finally:
+        run.close()
+
+    chosen = checkpoints.restore(like, config.selection)
+    test = load_part(config.data.name, "test", dir=config.data.dir, file=config.data.file)
+    print(f"evaluating {len(test)} test images", flush=True)
+    summary = {
+        "name": config.name,
+        "seed": config.seed,
+        "selection": config.selection,
+        "selected_step": chosen.step,
+        "steps": built.steps_per_epoch * config.train.epochs,
+        "epochs": config.train.epochs,
+        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(chosen.state.variables)),
+        "num_training_examples": len(training),
+        "test": run.evaluate(chosen.state.variables, test),
+        "validation": run.evaluate(chosen.state.variables, validation) if validation else None,
+        "device": jax.devices()[0].device_kind,
+        "device_count": mesh.size,
+        **checkpoints.restore(like, "last").notes,
+    }
+    processes.on_primary(lambda: write_json(workdir / "summary.json", summary))
+    print(f"{workdir}: {_describe(summary)}")
+    return summary
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raise ValueError for invalid values of fields that only the training loop reads."""
+    smallest = {
+        "augment.max_shift": 0,
+        "checkpoint.every_epochs": 1,
+        "evaluate.batch_size": 0,
+        "log.every_steps": 1,
+        "train.epochs": 1,
+    }
+    fields = flatten(config.to_dict())
+    for name, least in smallest.items():
+        if fields[name] < least:
+            raise ValueError(f"{name} is at least {least}, not {fields[name]}")
+    look_up({"last": "last", "best": "best"}, config.selection, "selection")
+    if config.selection == "best" and config.data.validation_size == 0:
+        raise ValueError("selection 'best' needs validation data: data.validation_size above 0")
+
+
+def forms_at_start(restored: Restored | None, chosen: dict[str, str]) -> dict[str, str]:
+    """Return the forms used since the run's first start; a new run takes the chosen ones."""
+    if restored is None or "forms" not in restored.notes:
+        return chosen
+    forms, backend = restored.notes["forms"], restored.notes["backend"]
+    if forms != chosen:
+        listed = ", ".join(f"{name} {form}" for name, form in forms.items())
+        print(
+            f"going on with the forms of the first start, on {backend}: {listed}. With those that "
+            "suit this machine the run would not be the same"
+        )
+    if backend != jax.default_backend():
+        print(
+            f"the run began on {backend} and goes on on {jax.default_backend()}, where sums have "
+            "another order: its results are not those of an uninterrupted run bit for bit"
+        )
+    return forms
+
+
+def _describe(summary: dict[str, Any]) -> str:
+    test = summary["test"]
+    return (
+        f"test accuracy {100 * test['accuracy']:.2f} % ({test['num_errors']} errors of "
+        f"{test['num_examples']}), {summary['selection']} parameters (step "
+        f"{summary['selected_step']}), {format_seconds(summary['train_seconds'])} of training"
+    )

@@ -1,0 +1,85 @@
+"""index.json: a description of a sweep, and a row for each of its trials."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from capsjax.runs.files import read_json
+from capsjax.runs.workdir import program_command
+from capsjax.sweeps import Trial
+from capsjax.sweeps.folders import Status
+
+OF_MACHINE = ("device", "device_count", "processor", "cpu_count", "commit")
+OF_SUMMARY = ("steps", "num_parameters", "test", "validation", "train_seconds")
+
+
+def make_index(
+    config: ConfigDict,
+    trials: Sequence[Trial],
+    statuses: Sequence[Status],
+    running: Collection[str],
+    environment: Mapping[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
+    """Make the contents of the file.
+
+    Args:
+      config: config of the sweep.
+      trials, statuses: all trials, and the status of each.
+      running: ids of the trials in training.
+      environment: from `describe_environment`.
+      seconds: duration of the sweep over all its starts.
+    """
+    return {
+        "name": config.name,
+        "title": config.title,
+        "status": "finished" if all(status.is_final for status in statuses) else "running",
+        "factors": [
+            {"name": factor, "levels": [level for level, _ in levels]}
+            for factor, levels in config.factors
+        ],
+        "num_seeds": config.num_seeds,
+        "reference": dict(config.reference) or None,
+        "published": [
+            {
+                "levels": dict(levels),
+                "error_percent": error,
+                "deviation": deviation,
+                "source": source,
+            }
+            for levels, error, deviation, source in config.published
+        ],
+        **{name: environment[name] for name in OF_MACHINE},
+        "versions": environment["packages"],
+        "command": " ".join(["python", *program_command({})["command"]]),
+        "seconds": seconds,
+        "trials": [
+            _row(trial, status, trial.id in running)
+            for trial, status in zip(trials, statuses, strict=True)
+        ],
+    }
+
+
+def seconds_so_far(workdir: Path) -> float:
+    """Read the seconds of earlier starts; 0 if the file is missing or damaged."""
+    try:
+        return float(read_json(workdir / "index.json")["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _row(trial: Trial, status: Status, running: bool) -> dict[str, Any]:
+    summary: Mapping[str, Any] = status.summary or {}
+    return {
+        "id": trial.id,
+        "levels": trial.levels,
+        "overrides": trial.overrides,
+        "seed": trial.config.seed,
+        "status": "running" if running and status.name == "waiting" else status.name,
+        "message": status.message,
+        "epochs": trial.config.train.epochs,
+        "selection": trial.config.selection,
+        **{name: summary.get(name) for name in OF_SUMMARY},
+    }

@@ -1,0 +1,298 @@
+"""Training of one population, from its last checkpoint to the results of its trials."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Sharding
+
+from capsjax.data import Arrays, load_part
+from capsjax.metrics import means_of, results_of
+from capsjax.runs import devices, processes
+from capsjax.runs.checkpoint import CheckpointError, Checkpoints, Restored
+from capsjax.runs.interrupt import Interrupt
+from capsjax.runs.loop import train
+from capsjax.runs.workdir import open_workdir, program_command
+from capsjax.runs.writers import MetricsWriter, NoWriter
+from capsjax.sweeps.folders import trial_folder, write_failure
+from capsjax.sweeps.members import Members
+from capsjax.sweeps.progress import SweepProgress
+from capsjax.sweeps.results import Outcome, write_results
+from capsjax.training import steps_per_epoch
+from capsjax.training.population import keep_better
+from capsjax.training.steps import Health
+
+# Longer than a call of train.py: each call fetches every member and puts it back, and draws the
+# order of its epoch anew, 30 ms for the small network.
+SECONDS_PER_CALL = 10.0
+
+
+class PopulationRun:
+    """A population in training: what changes from step to step, and the notes on its members.
+
+    Args:
+      workdir: folder of the sweep.
+      folder: folder of the population.
+      members: its trials, on their devices.
+      compiled: their compiled steps.
+      progress: progress of the sweep.
+    """
+
+    seconds_per_call = SECONDS_PER_CALL
+
+    def __init__(
+        self, workdir: Path, folder: Path, members: Members, compiled: Any, progress: SweepProgress
+    ):
+        self._workdir, self._folder, self._members = workdir, folder, members
+        self._compiled, self._progress, self._config = compiled, progress, members.config
+        self._name = f"population {folder.name} of {len(members.trials)}"
+        self.steps_per_epoch = steps_per_epoch(
+            len(members.data.training), self._config.train.batch_size
+        )
+        self.total_steps = self.steps_per_epoch * self._config.train.epochs
+        self._checkpoints = self._open_checkpoints()
+        self._evaluate = members.compile_evaluate()
+        self._keep_better = jax.jit(keep_better)
+        self._numbers = members.place(members.numbers)
+        self._restore()
+
+    def train(self, interrupt: Interrupt, on_epoch: Callable[[], int]) -> None:
+        """Take all remaining steps, and write the results.
+
+        Args:
+          interrupt: its signal is read between two calls of the program.
+          on_epoch: called after each epoch; returns how many trials of the sweep are done.
+
+        Raises:
+          SystemExit: after Ctrl-C or SIGTERM, once all is saved.
+        """
+        training = self._members.data.training
+        arrays = (training.images, training.labels)
+        self._images, self._labels = devices.replicate(arrays, self._members.mesh)
+        self._on_epoch, self._finished = on_epoch, on_epoch()
+        self._open_writers()
+        try:
+            train(self, self._config, self._workdir, interrupt)
+        finally:
+            for writer in self._writers:
+                writer.close()
+        self._finish()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is a member whose loss is finite."""
+        return bool(self._alive.any())
+
+    def _restore(self) -> None:
+        count = len(self._members.trials)
+        restored = self._read_checkpoint()
+        if restored is None:
+            self._states = self._members.init()
+            # A copy, because the states are donated to the next step.
+            self._best = (
+                jax.tree.map(jnp.copy, self._states.variables) if self._keeps_best else None
+            )
+            notes = {
+                "num_rows": self._members.num_rows,
+                "failures": [None] * count,
+                "best_losses": [None] * count,
+                "best_steps": [0] * count,
+                "train_seconds": [0.0] * count,
+            }
+            self.step = 0
+        else:
+            self._states, self._best = restored.state["states"], restored.state.get("best")
+            notes, self.step = restored.notes, restored.step
+            self._progress.say(f"{self._name}: resuming from step {self.step}")
+        self._notes = notes
+        self._alive = np.array([failure is None for failure in notes["failures"]])
+        self._since_log, self._log_seconds = self.step, 0.0
+        alive = int(self._alive.sum())
+        self._progress.advance(self.step * alive + self.total_steps * (count - alive))
+
+    def _read_checkpoint(self) -> Restored | None:
+        """Read the last checkpoint; None if there is none or it is damaged, to begin anew."""
+        if not self._checkpoints.steps():
+            return None
+        try:
+            return self._restore_rows()
+        except CheckpointError as error:
+            self._progress.say(f"{error}. It is set aside, and {self._name} begins anew")
+        processes.on_primary(self._set_aside)
+        self._checkpoints = self._open_checkpoints()
+        return None
+
+    def _set_aside(self) -> None:
+        number = len(list(self._folder.glob("damaged-*")))
+        os.replace(self._folder / "checkpoints", self._folder / f"damaged-{number}")
+
+    def _open_checkpoints(self, sharding: Sharding | None = None) -> Checkpoints:
+        sharding = sharding or self._members.sharding
+        return Checkpoints(self._folder / "checkpoints", 1, sharding=sharding)
+
+    def _restore_rows(self) -> Restored | None:
+        """Read the last checkpoint, for the present number of devices."""
+        num_rows = self._checkpoints.notes()["num_rows"]
+        like = {"states": self._members.like(num_rows)}
+        if self._keeps_best:
+            like["best"] = like["states"].variables
+        if num_rows == self._members.num_rows:
+            return self._checkpoints.restore_last_whole(like)
+        everywhere = devices.everywhere(self._members.mesh)
+        restored = self._open_checkpoints(everywhere).restore_last_whole(like)
+        state = self._members.refill(devices.to_host(restored.state))
+        notes = {**restored.notes, "num_rows": self._members.num_rows}
+        return restored._replace(state=state, notes=notes)
+
+    @property
+    def _keeps_best(self) -> bool:
+        return self._config.selection == "best"
+
+    def _open_writers(self) -> None:
+        """Open the trials' folders, and the writers of their metrics."""
+
+        def open_folders():
+            for trial in self._members.trials:
+                open_workdir(trial_folder(self._workdir, trial), trial.config, program_command({}))
+
+        processes.on_primary(open_folders)
+        self._writers = [
+            MetricsWriter(
+                trial_folder(self._workdir, trial), self._config.log.tensorboard, self.step
+            )
+            if processes.is_primary()
+            else NoWriter()
+            for trial in self._members.trials
+        ]
+
+    def take_steps(self, count: int) -> float:
+        """Take `count` steps with all live members, and return the seconds that they took."""
+        num_steps = self._members.fill(np.where(self._alive, count, 0).astype(np.int32), 0)
+        started = time.perf_counter()
+        self._states, healths = self._compiled(
+            self._numbers,
+            self._states,
+            self._members.place(num_steps),
+            self._images,
+            self._labels,
+        )
+        healths = devices.to_host(healths)
+        seconds = time.perf_counter() - started
+        took_part = self._alive.copy()
+        for index in np.flatnonzero(took_part).tolist():
+            self._notes["train_seconds"][index] += seconds / took_part.sum()
+            if not healths.finite[index]:
+                self._give_up(index, _of_member(healths, index))
+        self.step += count
+        self._log_seconds += seconds
+        self._progress.count(count * int(took_part.sum()), seconds)
+        return seconds
+
+    def end_epoch(self) -> bool:
+        """Validate all members; their state is saved only by the clock and by steps."""
+        self._validate()
+        self._finished = self._on_epoch()
+        return False
+
+    def show_progress(self, ends_epoch: bool) -> None:
+        """Show the population, its epoch and the results so far."""
+        epoch = f"epoch {self.step / self.steps_per_epoch:.2f}/{self._config.train.epochs}"
+        self._progress.show_trials(f"{self._name}, {epoch}", self._finished, force=ends_epoch)
+
+    def say(self, line: str) -> None:
+        """Print a line above the progress bar."""
+        self._progress.say(line)
+
+    def _give_up(self, index: int, health: Health) -> None:
+        """Freeze a member whose loss is no longer finite."""
+        shown = health.shown()
+        step = int(devices.to_host(self._states.step)[index])
+        message = f"step {step} is not finite: " + ", ".join(f"{k} {v}" for k, v in shown.items())
+        trial = self._members.trials[index]
+        processes.on_primary(
+            lambda: write_failure(self._workdir, trial, "non_finite", message, step=step, **shown)
+        )
+        self._alive[index] = False
+        self._notes["failures"][index] = message
+        self._progress.say(f"{trial.id}: {message}. The others go on")
+        self._progress.advance(self.total_steps - step)
+
+    def write_training_metrics(self) -> None:
+        """Write the means of each member since the last call, and begin new ones."""
+        window = devices.to_host(self._states.window)
+        rates = self._members.learning_rates(self.step - 1)
+        images = (self.step - self._since_log) * self._config.train.batch_size
+        for index in np.flatnonzero(self._alive).tolist():
+            metrics = means_of(_of_member(window, index))
+            metrics["images_per_second"] = images * int(self._alive.sum()) / self._log_seconds
+            metrics["learning_rate"] = float(rates[index])
+            self._write(index, "train", metrics)
+        empty = self._members.place(jax.tree.map(np.zeros_like, window))
+        self._states = self._states._replace(window=empty)
+        self._since_log, self._log_seconds = self.step, 0.0
+
+    def _write(self, index: int, split: str, metrics: dict[str, float]) -> None:
+        self._writers[index].write(self.step, self.step / self.steps_per_epoch, split, metrics)
+
+    def _validate(self) -> None:
+        validation = self._members.data.validation
+        if validation is None:
+            return
+        results = self._results(self._states.variables, validation)
+        better = np.zeros(len(results), bool)
+        for index in np.flatnonzero(self._alive).tolist():
+            loss, best = results[index]["loss"], self._notes["best_losses"][index]
+            better[index] = math.isfinite(loss) and (best is None or loss < best)
+            if better[index]:
+                self._notes["best_losses"][index] = loss
+                self._notes["best_steps"][index] = self.step
+            self._write(index, "validation", results[index])
+            self._progress.result(self._members.trials[index].id, results[index]["error"])
+        if self._keeps_best:
+            mask = self._members.place(self._members.fill(better, False))
+            self._best = self._keep_better(mask, self._states.variables, self._best)
+
+    def _results(self, variables: dict, part: Arrays) -> list[dict[str, float]]:
+        """Compute the metrics of each trial on a part of the data."""
+        images, labels = devices.replicate((part.images, part.labels), self._members.mesh)
+        sums = devices.to_host(self._evaluate(self._numbers, variables, images, labels))
+        count = len(self._members.trials)
+        return [results_of(_of_member(sums, index)) for index in range(count)]
+
+    def save(self) -> None:
+        """Save a checkpoint of all members."""
+        state: dict[str, Any] = {"states": self._states}
+        if self._keeps_best:
+            state["best"] = self._best
+        self._checkpoints.save(self.step, state, self._notes)
+
+    def _finish(self) -> None:
+        """Write the results on the test set, which is read once, and the tested parameters."""
+        if self._alive.any():
+            variables = self._best if self._keeps_best else self._states.variables
+            data, validation = self._config.data, self._members.data.validation
+            test = load_part(data.name, "test", dir=data.dir, file=data.file)
+            outcome = Outcome(
+                self.total_steps,
+                *devices.to_host((self._states, self._best)),
+                self._notes,
+                self._results(variables, test),
+                self._results(variables, validation) if validation else None,
+            )
+            for index in np.flatnonzero(self._alive).tolist():
+                write_results(self._workdir, self._members, index, outcome)
+        # Everything in them is now in the folders of the trials.
+        processes.on_primary(
+            lambda: shutil.rmtree(self._folder / "checkpoints", ignore_errors=True)
+        )
+
+
+def _of_member(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)

@@ -1,0 +1,84 @@
+"""The files that a population leaves behind for each of its trials."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from capsjax.runs import processes
+from capsjax.runs.checkpoint import Checkpoints
+from capsjax.runs.files import write_json
+from capsjax.sweeps.folders import trial_folder
+from capsjax.sweeps.members import Members
+from capsjax.training import TrainState
+
+
+class Outcome(NamedTuple):
+    """The end of a population's training, of all its members.
+
+    Attributes:
+      total: number of steps of each.
+      states: states after the last step, on the host.
+      best: variables of the lowest validation loss, on the host; None where the last ones count.
+      notes: notes on its members in the population's checkpoints.
+      test, validation: results of the chosen parameters, by member; validation may be None.
+    """
+
+    total: int
+    states: TrainState
+    best: dict | None
+    notes: Mapping[str, Any]
+    test: Sequence[Mapping[str, float]]
+    validation: Sequence[Mapping[str, float]] | None
+
+    def selected_step(self, index: int) -> int:
+        """Return the step whose parameters count."""
+        return self.total if self.best is None else self.notes["best_steps"][index]
+
+
+def write_results(workdir: Path, members: Members, index: int, outcome: Outcome) -> None:
+    """Write a trial's checkpoints and summary: its folder is then like one of train.py's."""
+    trial, training = members.trials[index], members.data.training
+    folder = trial_folder(workdir, trial)
+    _keep_parameters(folder / "checkpoints", members, index, outcome)
+    summary = {
+        "name": trial.config.name,
+        "seed": trial.config.seed,
+        "selection": trial.config.selection,
+        "selected_step": outcome.selected_step(index),
+        "steps": outcome.total,
+        "epochs": trial.config.train.epochs,
+        "num_parameters": sum(x[index].size for x in jax.tree.leaves(outcome.states.variables)),
+        "num_training_examples": len(training),
+        "test": outcome.test[index],
+        "validation": outcome.validation[index] if outcome.validation else None,
+        "device": jax.devices()[0].device_kind,
+        "device_count": members.mesh.size,
+        "trained_with": len(members.trials),
+        "train_seconds": outcome.notes["train_seconds"][index],
+        "forms": members.forms["forms"],
+        "backend": members.forms["backend"],
+    }
+    processes.on_primary(lambda: write_json(folder / "summary.json", summary))
+
+
+def _keep_parameters(folder: Path, members: Members, index: int, outcome: Outcome) -> None:
+    """Save the parameters of a trial for evaluate.py and visualize.py."""
+    checkpoints, training = Checkpoints(folder, 1), members.data.training
+    notes = {
+        "train_seconds": outcome.notes["train_seconds"][index],
+        "image_shape": training.image_shape,
+        "num_classes": training.num_classes,
+    }
+    last = jax.tree.map(lambda x: x[index], outcome.states)
+    loss, selected = outcome.notes["best_losses"][index], outcome.selected_step(index)
+    if selected < outcome.total:
+        statistics = jax.tree.map(lambda x: x[index], outcome.best)
+        params = statistics.pop("params")
+        chosen = last._replace(step=np.int32(selected), params=params, statistics=statistics)
+        checkpoints.save(selected, chosen, notes, loss)
+        checkpoints.save(outcome.total, last, notes)
+    else:
+        checkpoints.save(outcome.total, last, notes, loss)

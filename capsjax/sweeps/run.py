@@ -1,0 +1,230 @@
+"""A whole sweep: populations of trials that share a program, one after the other."""
+
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from capsjax.config.tagged import resolved
+from capsjax.data import load_training
+from capsjax.runs import devices, processes
+from capsjax.runs.environment import describe_environment
+from capsjax.runs.files import write_json
+from capsjax.runs.interrupt import Interrupt
+from capsjax.runs.progress import format_seconds
+from capsjax.runs.train import check_config
+from capsjax.runs.workdir import flatten, open_workdir, program_command
+from capsjax.sweeps import folders
+from capsjax.sweeps.grid import Trial, trials_of
+from capsjax.sweeps.index import make_index, seconds_so_far
+from capsjax.sweeps.members import Data, Members, largest_that_fits
+from capsjax.sweeps.population_run import PopulationRun
+from capsjax.sweeps.progress import SweepProgress
+from capsjax.training.population import MOST_IN_TURN, structure_of
+from capsjax.training.steps import steps_per_epoch
+
+
+def run_sweep(
+    config: ConfigDict,
+    workdir: Path,
+    overrides: dict[str, Any] | None = None,
+    form: str = "map",
+    most: int = 0,
+) -> list[folders.Status]:
+    """Train the remaining trials of a sweep.
+
+    Args:
+      config: see `capsjax.sweeps`.
+      workdir: folder of the sweep, new or of the same config.
+      overrides: fields given on the command line, to be recorded.
+      form: see `capsjax.training.population.Population`.
+      most: most trials in a program; 0 for as many as fit in memory, or for "map" MOST_IN_TURN on
+        each device.
+
+    Returns:
+      The status of each trial, in the order of `trials_of`.
+
+    Raises:
+      ValueError: for an unusable sweep or folder; nothing has been trained then.
+      SystemExit: after Ctrl-C or SIGTERM, once all is saved.
+    """
+    trials = trials_of(config)
+    for trial in trials:
+        check_config(trial.config)
+    start = program_command(overrides or {})
+    processes.on_primary(lambda: open_workdir(workdir, config, {**start, "form": form}))
+    sweep = Sweep(config, workdir, trials, devices.make_mesh("members"), form, most)
+    with Interrupt() as interrupt:
+        sweep.run(interrupt)
+    return sweep.statuses()
+
+
+class Sweep:
+    """A sweep in progress; see `run_sweep` for its arguments."""
+
+    def __init__(self, config, workdir: Path, trials: list[Trial], mesh, form: str, most: int):
+        self._config, self._workdir, self._trials = config, workdir, trials
+        self._mesh, self._form = mesh, form
+        self._most = most or (MOST_IN_TURN * mesh.size if form == "map" else len(trials))
+        self._data: dict[str, Data] = {}
+        self._environment = describe_environment()
+        self._started = time.monotonic()
+        self._seconds_before = processes.on_primary(lambda: seconds_so_far(workdir))
+
+    def statuses(self) -> list[folders.Status]:
+        """Return the status of each trial."""
+        return [folders.read_status(self._workdir, trial) for trial in self._trials]
+
+    def run(self, interrupt: Interrupt) -> None:
+        """Train first the populations already started, then the remaining trials."""
+        begun, left = processes.on_primary(self._plan)
+        by_id = {trial.id: trial for trial in self._trials}
+        left = [by_id[name] for name in left]
+        print(f"{self._workdir}: {len(left)} of {len(self._trials)} trials to train", flush=True)
+        self._progress = SweepProgress(
+            len(self._trials), sum(self._steps_of(trial) for trial in left), self._errors()
+        )
+        try:
+            for folder, names in begun:
+                left = [trial for trial in left if trial.id not in names]
+                self._train([by_id[name] for name in names], interrupt, Path(folder))
+            while left:
+                structure = self._structure(left[0])
+                alike = [trial for trial in left if self._structure(trial) == structure]
+                done = self._train(alike, interrupt)
+                left = [trial for trial in left if trial not in done]
+        finally:
+            self._progress.close()
+            self._write_index()
+        self._say_result()
+
+    def _plan(self) -> tuple[list[tuple[str, list[str]]], list[str]]:
+        """List started populations and remaining trials; failed trials are tried again.
+
+        Called by one process for all: another would read files that the first makes meanwhile.
+        """
+        left = [
+            trial
+            for trial in self._trials
+            if not folders.read_status(self._workdir, trial).is_final
+        ]
+        for trial in left:
+            folders.clear_failure(self._workdir, trial)
+        begun = folders.unfinished_populations(self._workdir, self._trials)
+        return begun, [trial.id for trial in left]
+
+    def _train(
+        self, trials: Sequence[Trial], interrupt: Interrupt, folder: Path | None = None
+    ) -> Sequence[Trial]:
+        """Train as many trials of one structure as fit, and return them.
+
+        A population that fails is recorded and does not affect the others.
+        """
+        # Members of a started population stay together: its checkpoint is of them all.
+        most = self._most if folder is None else len(trials)
+        try:
+            data = self._load(trials[0])
+            count = min(most, len(trials))
+            self._progress.say(f"compiling for {count} trials: {trials[0].id} ...")
+            stored = None if folder is None else folders.forms_at_start(folder)
+            form, forms = self._form, None
+            if stored is not None:
+                # The forms of the first start, not those that are best on the present machine.
+                form, forms = stored["population"], stored["forms"]
+                if stored["backend"] != jax.default_backend():
+                    self._progress.say(
+                        f"{folder} began on {stored['backend']} and goes on on "
+                        f"{jax.default_backend()}: not bit for bit as without the interruption"
+                    )
+            members, compiled = largest_that_fits(trials, data, self._mesh, form, most, forms)
+            if folder is not None and len(members.trials) < len(trials):
+                raise ValueError(
+                    f"{folder} was begun with {len(trials)} trials, and the memory here holds "
+                    f"{len(members.trials)}: resume on a machine like the first, or start anew"
+                )
+        except (ValueError, jax.errors.JaxRuntimeError) as error:
+            if processes.is_lost_process(error):
+                raise
+            return self._fail(trials, error)
+        if folder is None:
+            made = processes.on_primary(
+                lambda: str(folders.new_population(self._workdir, members.trials, members.forms))
+            )
+            folder = Path(made)
+        self._run_population(folder, members, compiled, interrupt)
+        return members.trials
+
+    def _run_population(self, folder: Path, members: Members, compiled, interrupt) -> None:
+        def on_epoch() -> int:
+            self._write_index([trial.id for trial in members.trials])
+            return sum(status.is_final for status in self.statuses())
+
+        try:
+            run = PopulationRun(self._workdir, folder, members, compiled, self._progress)
+            run.train(interrupt, on_epoch)
+        except jax.errors.JaxRuntimeError as error:
+            if processes.is_lost_process(error):
+                raise
+            self._fail(members.trials, error)
+
+    def _fail(self, trials: Sequence[Trial], error: Exception) -> Sequence[Trial]:
+        message = " ".join(str(error).split())[:300]
+        for trial in trials:
+            processes.on_primary(
+                lambda trial=trial: folders.write_failure(self._workdir, trial, "failed", message)
+            )
+        self._progress.say(f"{len(trials)} trials, {trials[0].id} ..., failed: {message}")
+        self._progress.advance(sum(self._steps_of(trial) for trial in trials))
+        return trials
+
+    def _structure(self, trial: Trial) -> tuple:
+        return structure_of(flatten(resolved(trial.config)))
+
+    def _load(self, trial: Trial) -> Data:
+        fields = trial.config.data
+        if repr(fields) not in self._data:
+            with processes.primary_first():
+                self._data[repr(fields)] = Data(*load_training(**fields))
+        return self._data[repr(fields)]
+
+    def _steps_of(self, trial: Trial) -> int:
+        """Return the number of steps of a trial's whole training."""
+        train, examples = trial.config.train, len(self._load(trial).training)
+        return train.epochs * steps_per_epoch(examples, train.batch_size)
+
+    def _errors(self) -> dict[str, float]:
+        """Return the validation errors of the finished trials."""
+        summaries = {
+            trial.id: status.summary
+            for trial, status in zip(self._trials, self.statuses(), strict=True)
+            if status.summary is not None and status.summary["validation"]
+        }
+        return {name: summary["validation"]["error"] for name, summary in summaries.items()}
+
+    def _write_index(self, running: Collection[str] = ()) -> None:
+        # Without the other processes: it is written even when they are gone.
+        if processes.is_primary():
+            index = make_index(
+                self._config,
+                self._trials,
+                self.statuses(),
+                running,
+                self._environment,
+                self._seconds_before + time.monotonic() - self._started,
+            )
+            write_json(self._workdir / "index.json", index)
+
+    def _say_result(self) -> None:
+        statuses = self.statuses()
+        seconds = self._seconds_before + time.monotonic() - self._started
+        finished = sum(status.name == "finished" for status in statuses)
+        print(
+            f"{self._workdir}: {finished} of {len(statuses)} trials finished in "
+            f"{format_seconds(seconds)}; python experiments/report.py --workdir={self._workdir}"
+        )
+        for trial, status in zip(self._trials, statuses, strict=True):
+            if status.message:
+                print(f"{trial.id}: {status.name}: {status.message}")

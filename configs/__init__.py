@@ -1,0 +1,1 @@
+"""Configs: one file for each result, packaged as capsjax.configs."""

@@ -1,0 +1,141 @@
+"""The program `capsjax`: its commands, its configs by name, and its messages."""
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from capsjax import commands
+from capsjax.commands import command_line, extras, summary
+from capsjax.commands import list as list_command
+from capsjax.config import files, load_config
+from tests.tiny import ROOT, tiny_config
+
+
+def capsjax(*arguments, cwd=ROOT):
+    """The program in a process of its own."""
+    program = "from capsjax.commands import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=cwd, capture_output=True, text=True
+    )
+
+
+def test_every_command_is_a_module_with_flags_help_and_main():
+    modules = {path.stem for path in (ROOT / "capsjax" / "commands").glob("[a-z]*.py")}
+    assert modules - {"command_line", "extras"} == set(commands.COMMANDS)
+
+
+def test_every_script_is_a_command():
+    scripts = {path.stem for path in (ROOT / "experiments").glob("*.py")}
+    assert scripts == set(commands.COMMANDS) - {"list", "summary"}
+    for name in scripts:
+        text = (ROOT / "experiments" / f"{name}.py").read_text(encoding="utf-8")
+        assert f'run("{name}")' in text
+
+
+def test_without_a_command_it_lists_them(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["capsjax"])
+    with pytest.raises(SystemExit) as stop:
+        commands.main()
+    assert stop.value.code == 2
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in commands.COMMANDS)
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["capsjax", "trian"])
+    with pytest.raises(SystemExit, match="no command 'trian'; did you mean 'train'"):
+        commands.main()
+
+
+def test_the_configs_of_the_package_are_those_of_the_checkout():
+    paths = [path for path in (ROOT / "configs").rglob("*.py") if path.stem != "__init__"]
+    names = {path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in paths}
+    assert set(files.config_names()) == names
+
+
+@pytest.mark.parametrize("value", ["digits", "configs/digits.py", "digits.py"])
+def test_a_config_is_found_by_name_anywhere(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, _, preset = files.find_config(f"{value}:keras").rpartition(":")
+    assert preset == "keras"
+    assert load_config(Path(path), preset).name == "digits-keras"
+
+
+def test_a_file_of_ones_own_comes_before_one_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "digits.py").write_text("")
+    assert files.find_config("configs/digits.py") == "configs/digits.py"
+
+
+def test_a_wrong_config_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="no config file 'digtis'; did you mean 'digits'"):
+        files.find_config("digtis")
+
+
+def test_both_ways_to_write_the_flag_are_read():
+    found = files.find_config("digits")
+    assert command_line.find_configs(["train", "--config=digits"])[1] == f"--config={found}"
+    assert command_line.find_configs(["train", "--config", "digits"])[2] == found
+    assert command_line.find_configs(["train", "--config.seed=1"]) == ["train", "--config.seed=1"]
+
+
+def test_what_is_not_installed_is_named_with_its_extra():
+    missing = ModuleNotFoundError("No module named 'x'", name="torch")
+    assert "torch is not installed: pip install 'capsjax[bench]'" in extras.how_to_install(missing)
+    other = ModuleNotFoundError("No module named 'mine'", name="mine")
+    assert extras.how_to_install(other) == "No module named 'mine'"
+
+
+def test_every_package_of_an_extra_is_in_setup_cfg():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = dict(setup["options.extras_require"])
+    distributions = {"absl": "absl-py", "sklearn": "scikit-learn"}
+    for package, extra in extras.EXTRAS.items():
+        name = distributions.get(package, package).replace("_", "-")
+        assert name in listed[extra].replace("_", "-"), package
+
+
+def test_setup_cfg_lists_every_folder_of_the_package():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "capsjax").rglob("__init__.py")}
+    packages = {".".join(folder.parts) for folder in folders}
+    assert set(setup["options"]["packages"].split()) == packages | {
+        "capsjax.configs",
+        "capsjax.configs.sweeps",
+    }
+
+
+def test_list_names_configs_and_routings(capsys):
+    list_command.main()
+    printed = capsys.readouterr().out
+    assert "  digits\n" in printed
+    assert "  dynamic: num_iterations, " in printed
+
+
+def test_summary_counts_the_parameters_of_each_layer():
+    lines = summary.describe(tiny_config(model__conv__features=16)).splitlines()
+    rows = {line.split()[0]: line.split()[-1] for line in lines if line}
+    # 3 x 3 x 1 x 16 weights and 16 biases.
+    assert rows["conv_layer"] == "160"
+    assert rows["class_layer"] == "10,240"  # 32 x 10 matrices of 4 x 8
+    assert list(rows)[1:5] == ["conv_layer", "primary_layer", "class_layer", "decoder_layer"]
+    assert "a training step of 32 images" in lines[-2]
+
+
+def test_print_config_prints_all_fields_and_ends(tmp_path):
+    done = capsjax("train", "--config=digits", "--config.seed=7", "--print_config", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "seed: 7" in done.stdout
+    assert not list(tmp_path.iterdir()), "nothing is trained"
+
+
+def test_a_sweep_given_to_train_is_refused(tmp_path):
+    done = capsjax("train", "--config=sweeps/digits", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --config is a sweep, not a config of one run")

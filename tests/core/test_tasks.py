@@ -1,0 +1,83 @@
+"""Tasks: targets, predictions, accuracy and masks, worked by hand."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsjax import tasks
+from capsjax.models import Output
+from capsjax.training import Objective
+
+SCORES = jnp.array([[0.1, 0.7, 0.6], [0.9, 0.2, 0.55]])
+
+
+def test_classification_takes_the_highest_score():
+    task = tasks.Classification()
+    labels = jnp.array([2, 0])
+    assert task.predictions(SCORES).tolist() == [1, 0]
+    assert task.correct(SCORES, labels).tolist() == [0.0, 1.0]
+    assert task.targets(labels, 3).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert task.mask(SCORES, labels).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert task.mask(SCORES, None).tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert task.shape_of_labels((28, 28, 1), 3) == ()
+
+
+def test_several_labels_are_all_to_be_found_and_no_other():
+    labels = jnp.array([[0, 1, 1], [1, 0, 0]])
+    task = tasks.MultiLabel()
+    assert task.predictions(SCORES).tolist() == [[0, 1, 1], [1, 0, 1]]
+    assert task.correct(SCORES, labels).tolist() == [1.0, 0.0]
+    assert task.targets(labels, 3).tolist() == labels.tolist()
+    assert task.mask(SCORES, None).tolist() == [[0, 1, 1], [1, 0, 1]]
+    assert task.mask(SCORES, labels).tolist() == labels.tolist()
+    assert task.shape_of_labels((28, 28, 1), 3) == (3,)
+
+
+def test_a_known_number_of_labels_are_those_of_the_highest_scores():
+    assert tasks.MultiLabel(count=2).predictions(SCORES).tolist() == [[0, 1, 1], [1, 0, 1]]
+    assert tasks.MultiLabel(count=1).predictions(SCORES).tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+def test_a_map_is_as_correct_as_its_pixels():
+    labels = jnp.array([[[0, 1], [2, 2]]])
+    scores = jnp.eye(3)[jnp.array([[[0, 1], [2, 1]]])]
+    task = tasks.Segmentation()
+    assert task.predictions(scores).tolist() == [[[0, 1], [2, 1]]]
+    assert task.correct(scores, labels).tolist() == [0.75]
+    np.testing.assert_array_equal(task.targets(labels, 3), jnp.eye(3)[labels])
+    assert task.mask(scores, labels).tolist() == [[0, 1, 1]], "the background is not decoded"
+    assert task.shape_of_labels((28, 30, 1), 3) == (28, 30)
+
+
+def test_losses_take_the_targets_of_the_task():
+    objective = Objective({"margin": {}}, {"margin": 1.0}, tasks.MultiLabel())
+    output = Output(jnp.array([[0.9, 0.9, 0.1]]))
+    images = jnp.zeros((1, 2, 2, 1))
+    parts = objective.parts(output, images, jnp.array([[1, 1, 0]]))
+    assert float(parts["margin"]) == pytest.approx(0.0, abs=1e-12)
+    parts = objective.parts(output, images, jnp.array([[1, 0, 0]]))
+    assert float(parts["margin"]) == pytest.approx(0.5 * 0.8**2)
+
+
+def test_the_loss_of_a_map_is_the_mean_over_its_pixels():
+    objective = Objective({"cross_entropy": {}}, {"cross_entropy": 1.0}, tasks.Segmentation())
+    scores = jnp.zeros((2, 4, 4, 5))
+    parts = objective.parts(Output(scores), jnp.zeros((2, 4, 4, 1)), jnp.ones((2, 4, 4), int))
+    assert float(parts["cross_entropy"]) == pytest.approx(np.log(5), rel=1e-5)
+
+
+def test_a_task_of_ones_own_has_a_name(monkeypatch):
+    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
+
+    @dataclasses.dataclass(frozen=True)
+    class Mine(tasks.Classification):
+        weight: float = 2.0
+
+    tasks.register("mine", Mine)
+    assert tasks.make_task("mine", weight=3.0) == Mine(3.0)
+    with pytest.raises(ValueError, match="there is a task 'classification' already"):
+        tasks.register("classification", Mine)
+    with pytest.raises(ValueError, match="did you mean 'weight'"):
+        tasks.make_task("mine", wight=1.0)

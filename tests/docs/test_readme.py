@@ -1,0 +1,114 @@
+"""What README.md and the pages in docs/ show works as it stands there."""
+
+import re
+import sys
+
+import jax
+import pytest
+from flax import nnx
+
+from capsjax import routing
+from capsjax.config import load_config
+from capsjax.config.files import find_config
+from capsjax.config.tagged import resolved
+from capsjax.runs.train import train_and_evaluate
+from capsjax.runs.workdir import flatten
+from capsjax.sweeps import trials_of
+from capsjax.sweeps.run import run_sweep
+from tests.tiny import OVERRIDES, ROOT, tiny_config
+
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+
+
+def blocks_of(page):
+    return re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL)
+
+
+@pytest.fixture
+def files_of_own(tmp_path, monkeypatch):
+    """The files of docs/own_algorithm.md in a folder of their own; what they register is undone."""
+    known = dict(routing.ROUTING)
+    algorithm, sweep = blocks_of("docs/own_algorithm.md")
+    (tmp_path / "weighted.py").write_text(algorithm)
+    (tmp_path / "weighted_sweep.py").write_text(sweep)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    routing.ROUTING.clear()
+    routing.ROUTING.update(known)
+    sys.modules.pop("weighted", None)
+
+
+def test_the_mathematics_by_hand():
+    names = {}
+    (block,) = blocks_of("README.md")
+    exec(block, names)
+    assert names["v"].shape == (10, 16)
+    assert names["c"].shape == (1152, 10)
+
+
+def made_tiny(config):
+    with config.unlocked():
+        base = config.get("base", config)
+        base.update_from_flattened_dict({**OVERRIDES, "train.epochs": 1})
+    return config
+
+
+def test_an_algorithm_of_ones_own_is_one_file(files_of_own, tmp_path):
+    config = made_tiny(load_config(files_of_own / "weighted.py"))
+    summary = train_and_evaluate(config, tmp_path / "run")
+    assert summary["num_parameters"] > 0
+    assert resolved(config)["model"]["routing"] == {
+        "name": "weighted",
+        "weighted": {"temperature": 1.0},
+    }
+    with config.unlocked():
+        config.model.routing.name = "dynamic"
+    assert set(resolved(config)["model"]["routing"]) == {"name", "dynamic"}
+
+
+def test_it_is_swept_and_its_temperature_is_data_of_one_program(files_of_own, tmp_path, capsys):
+    sweep = made_tiny(load_config(files_of_own / "weighted_sweep.py"))
+    with sweep.unlocked():
+        sweep.num_seeds = 1
+    assert len(trials_of(sweep)) == 4, "three temperatures, and dynamic routing once"
+    statuses = run_sweep(sweep, tmp_path / "sweep")
+    assert [status.name for status in statuses] == ["finished"] * 4
+    populations = list((tmp_path / "sweep" / "populations").iterdir())
+    assert len(populations) == 2, "one for each algorithm"
+
+
+def test_a_network_of_ones_own_in_linen_and_nnx():
+    names = {}
+    for block in blocks_of("docs/own_network.md"):
+        exec(block, names)
+    assert names["lengths"].shape == (2, 10)
+    assert isinstance(names["model"], nnx.Module)
+    assert len(jax.tree.leaves(names["variables"]["params"])) == 6
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_it_names_are_there(page):
+    folder = (ROOT / page).parent
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", PAGES[page]):
+        assert (folder / target).exists(), target
+    for config in re.findall(r"--config=([\w/]+(?:\.py)?)", PAGES[page]):
+        if not config.startswith("weighted"):
+            assert find_config(config), config
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_fields_that_it_names_are_there(page):
+    of_sweep = flatten(load_config("sweeps/digits").to_dict())
+    known = {*flatten(tiny_config().to_dict()), *of_sweep, "model.routing.weighted.temperature"}
+    for field in re.findall(r"--config\.([\w.]+)=", PAGES[page]):
+        assert field in known, field
+
+
+def test_no_paragraph_is_long():
+    for page, text in PAGES.items():
+        for paragraph in text.split("\n\n"):
+            if not paragraph.lstrip().startswith(("|", "```", "    ", "-", "!")):
+                assert len(paragraph.split()) <= 90, f"{page}: {paragraph[:60]}"

@@ -1,0 +1,111 @@
+"""The table of single runs, from folders that hold what train.py writes."""
+
+import json
+
+import pytest
+
+from capsjax.commands import table
+from capsjax.config import FAMILIES, make_config
+from capsjax.reports.documents import DOCUMENTS
+from capsjax.reports.runs import read_run, runs_table
+from capsjax.runs.workdir import WorkdirError
+
+START = {
+    "command": [
+        "experiments/train.py",
+        "--config=configs/mnist.py:keras",
+        "--workdir=/a/b",
+        "--config.data.dir=/data",
+        "--config.seed=1",
+        "--config.train.epochs=2",
+    ],
+    "backend": "cpu",
+    "processor": "A Processor",
+    "cpu_count": 2,
+    "device": "cpu",
+    "device_count": 1,
+}
+
+
+@pytest.fixture
+def write_run(tmp_path):
+    def write(name, seed=0, errors=None, seconds=60.0, preset="keras", **start):
+        config = make_config(preset)
+        config.name, config.seed, config.data.dir = f"mnist-{preset}", seed, f"/{name}"
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text(config.to_json())
+        (folder / "env.json").write_text(json.dumps([{**START, **start}]))
+        record = {"step": 5, "epoch": 1.25, "split": "train", "loss": 1.0}
+        (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+        if errors is not None:
+            test = {"accuracy": 1 - errors / 10_000, "num_errors": errors, "num_examples": 10_000}
+            summary = {"test": test, "num_parameters": 8_215_568, "train_seconds": seconds}
+            (folder / "summary.json").write_text(json.dumps(summary))
+        return folder
+
+    return write
+
+
+def rows(*folders):
+    lines = runs_table([read_run(folder) for folder in folders]).splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_a_run(write_run):
+    (row,) = rows(write_run("a", errors=91))
+    assert row == [
+        "`train.py --config=configs/mnist.py:keras --config.train.epochs=2`",
+        "10",
+        "0",
+        "99.09",
+        "91",
+        "99.09 (one, last)",
+        "8,215,568",
+        "last",
+        "1:00",
+        "A Processor, 2 cores",
+    ]
+
+
+def test_seeds_share_a_row_and_other_configs_do_not(write_run):
+    seeds = [
+        write_run(f"a{seed}", seed, errors, 60.0 + seed) for seed, errors in enumerate((90, 110))
+    ]
+    same, other = rows(*seeds, write_run("b", errors=50, preset="pytorch"))
+    # Means of 99.10 and 98.90, and of 60 and 61 s; the sample deviation is 0.2 / √2.
+    assert same[2:5] == ["0, 1", "99.00 ± 0.14", "90, 110"]
+    assert same[8] == "1:00"
+    assert other[3:6] == ["99.50", "50", "99.66 (mean, a fixed epoch)"]
+
+
+def test_a_run_that_is_not_finished_has_no_accuracy(write_run):
+    done, going = write_run("a", 0, errors=100), write_run("b", 1)
+    assert rows(going)[0][1:5] == ["10 (not finished: at 1.2)", "1", "-", "-"]
+    assert rows(done, going)[0][1:5] == ["10 (not finished: at 1.2)", "0, 1", "99.00", "100"]
+
+
+def test_accelerators_are_named(write_run):
+    (row,) = rows(write_run("a", errors=1, backend="gpu", device="A GPU", device_count=2))
+    assert row[-1] == "2 x A GPU"
+
+
+def test_every_document_is_that_of_a_config():
+    presets = [f"mnist-{preset}" for family in FAMILIES.values() for preset in family.presets]
+    assert set(DOCUMENTS) <= {*presets, "pooling-capsule", "pooling-max"}
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(WorkdirError, match="no run in"):
+        read_run(tmp_path)
+
+
+def test_without_folders_the_flag_is_named(monkeypatch):
+    from absl import flags
+
+    values = flags.FlagValues()
+    flags.DEFINE_list("workdirs", [], "", flag_values=values)
+    values(["table"])
+    monkeypatch.setattr(table, "FLAGS", values)
+    with pytest.raises(ValueError, match="--workdirs=RUN,RUN"):
+        table.main()

@@ -1,0 +1,69 @@
+"""A run that version 0.1 made, before components had their own settings: read, evaluated, resumed.
+
+It has two epochs of a tiny network on 128 digits, with two rounds of routing.
+"""
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from capsjax.config import load_config
+from capsjax.data import load_part
+from capsjax.runs.files import read_json
+from capsjax.runs.predictor import load_predictor
+from capsjax.runs.train import train_and_evaluate
+from capsjax.runs.workdir import WorkdirError, read_config
+from tests.tiny import ROOT
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    with zipfile.ZipFile(ROOT / "tests" / "runs" / "old" / "version-0.1.zip") as file:
+        file.extractall(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def same_config(**changes):
+    """The config that it was started with, as it is written now."""
+    config = load_config("digits")
+    with config.unlocked():
+        config.update_from_flattened_dict(
+            {
+                "data.train_size": 128,
+                "data.validation_size": 50,
+                "model.conv.features": 4,
+                "model.primary_caps.types": 2,
+                "model.class_caps.pose_size": 4,
+                "model.decoder.hidden": (8,),
+                "model.routing.dynamic.num_iterations": 2,
+                "train.batch_size": 32,
+                "train.epochs": 2,
+                "log.tensorboard": False,
+                "checkpoint.keep": 1,
+                **changes,
+            }
+        )
+    return config
+
+
+def test_its_network_predicts_what_it_did(workdir):
+    assert "routing" in read_json(workdir / "config.json")["model"]
+    assert read_json(workdir / "config.json")["model"]["routing"]["num_iterations"] == 2
+    assert read_config(workdir).model.routing.dynamic.num_iterations == 2
+    test = load_part("digits", "test")
+    prediction = load_predictor(workdir).predict(test.images)
+    errors = int(np.sum(prediction.labels != test.labels))
+    assert errors == read_json(workdir / "summary.json")["test"]["num_errors"]
+
+
+def test_it_resumes_with_the_same_config_and_refuses_another(workdir):
+    summary = read_json(workdir / "summary.json")
+    (workdir / "summary.json").unlink()
+    other = same_config(**{"model.routing.dynamic.num_iterations": 3})
+    with pytest.raises(WorkdirError, match=r"model\.routing\.dynamic\.num_iterations: 2 there, 3"):
+        train_and_evaluate(other, workdir)
+    again = train_and_evaluate(same_config(), workdir)
+    assert again["steps"] == summary["steps"]
+    assert again["test"]["num_errors"] == summary["test"]["num_errors"]
+    assert again["validation"]["loss"] == pytest.approx(summary["validation"]["loss"], rel=1e-5)

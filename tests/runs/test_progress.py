@@ -1,0 +1,204 @@
+"""Progress: bar or lines, ETA and speed by a clock of our own; signals as a wish to stop."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from capsjax.runs import progress
+from capsjax.runs.interrupt import Interrupt
+from capsjax.runs.progress import RunProgress, format_seconds
+from tests.tiny import ROOT
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is told to go on."""
+
+    class Clock:
+        now = 1000.0
+
+        def perf_counter(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_speed_and_time_to_the_end(clock):
+    shown = RunProgress(total=1000, done=0, batch_size=128)
+    clock.now += 20.0
+    shown.update(100)
+    assert shown.images_per_second() == 100 * 128 / 20
+    assert shown.eta() == 20 / 100 * 900
+    clock.now += 30.0
+    shown.update(400)
+    assert shown.images_per_second() == 400 * 128 / 50
+    assert shown.eta() == 50 / 400 * 600
+    shown.close()
+
+
+def test_steps_before_this_start_took_no_time(clock):
+    """A resumed run must not think that it did 900 steps in the first second."""
+    shown = RunProgress(total=1000, done=900, batch_size=10)
+    clock.now += 5.0
+    shown.update(950)
+    assert shown.images_per_second() == 50 * 10 / 5
+    assert shown.eta() == 5.0
+    shown.close()
+
+
+def test_no_step_yet_is_no_division_by_zero(clock):
+    shown = RunProgress(total=10, done=10, batch_size=128)
+    assert shown.images_per_second() == 0
+    assert shown.eta() == 0
+    shown.report(1.0, "train", {})
+    shown.close()
+
+
+def test_end_is_reached(clock):
+    shown = RunProgress(total=10, done=0, batch_size=1)
+    clock.now += 3.0
+    shown.update(10)
+    assert shown.eta() == 0
+    shown.close()
+
+
+def test_without_a_terminal_there_are_lines_and_no_bar(clock, capsys):
+    shown = RunProgress(total=1000, done=0, batch_size=128)
+    clock.now += 20.0
+    shown.update(100)
+    metrics = {"accuracy": 0.5, "loss": 0.25, "margin": 0.125, "other": 9.0}
+    shown.report(0.5, "train", metrics)
+    shown.report(0.5, "validation", {"accuracy": 1.0})
+    shown.close()
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert output.out.splitlines() == [
+        "epoch 0.50 step 100/1000 train: loss 0.2500 margin 0.1250 accuracy 0.5000"
+        " | 640 images/s, ETA 3:00",
+        "epoch 0.50 step 100/1000 validation: accuracy 1.0000 | 640 images/s, ETA 3:00",
+    ]
+
+
+def test_on_a_terminal_there_is_a_bar(clock, monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    shown = RunProgress(total=1000, done=300, batch_size=128)
+    clock.now += 20.0
+    shown.update(400)
+    shown.report(0.5, "train", {"loss": 0.25})
+    shown.report(1.0, "validation", {"accuracy": 0.5})
+    shown.close()
+    text = terminal.getvalue()
+    assert "400/1000" in text
+    assert "640 images/s" in text
+    assert "loss 0.2500" in text
+    assert "epoch 1.00 step 400/1000 validation: accuracy 0.5000\n" in text
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "0:00"), (9.9, "0:09"), (65.0, "1:05"), (600.0, "10:00"), (3725.0, "1:02:05")],
+)
+def test_seconds_for_people(seconds, text):
+    assert format_seconds(seconds) == text
+
+
+@pytest.fixture
+def handlers():
+    """The signal handlers of pytest, put back whatever the test does."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def current(handlers):
+    return {number: signal.getsignal(number) for number in handlers}
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)  # Python runs handlers between two of its own instructions
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_is_noted_and_handlers_are_put_back(handlers, number, capfd):
+    with Interrupt() as interrupt:
+        assert interrupt.signal is None
+        assert current(handlers) != handlers
+        send(number)
+        assert interrupt.signal == number
+    assert current(handlers) == handlers
+    assert f"{number.name}: saving, then stopping" in capfd.readouterr().err
+
+
+def test_no_signal(handlers, capfd):
+    with Interrupt() as interrupt:
+        pass
+    assert interrupt.signal is None
+    assert current(handlers) == handlers
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_second_ctrl_c_stops_at_once(handlers, first):
+    def twice():
+        with Interrupt():
+            send(first)
+            send(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        twice()
+    assert current(handlers) == handlers
+
+
+def test_second_sigterm_still_waits_for_the_save(handlers):
+    """Schedulers repeat it; only a person at the keyboard is in a hurry."""
+    with Interrupt() as interrupt:
+        send(signal.SIGTERM)
+        send(signal.SIGTERM)
+    assert interrupt.signal == signal.SIGTERM
+
+
+def test_handlers_are_put_back_after_an_error(handlers):
+    with pytest.raises(RuntimeError, match="in the block"), Interrupt():
+        raise RuntimeError("in the block")
+    assert current(handlers) == handlers
+
+
+def test_program_that_is_asked_to_stop_does_its_last_things():
+    program = """
+import time
+from capsjax.runs.interrupt import Interrupt
+with Interrupt() as interrupt:
+    print("ready", flush=True)
+    while interrupt.signal is None:
+        time.sleep(0.01)
+print("saved", interrupt.signal.name)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    with process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
+    assert (process.returncode, output) == (0, "saved SIGTERM\n")

@@ -1,0 +1,126 @@
+"""metrics.jsonl and TensorBoard's files, and what a resumed run does to them."""
+
+import json
+import math
+
+import pytest
+
+from capsjax.runs.writers import MetricsWriter, read_metrics
+
+
+def write(directory, steps, **options):
+    writer = MetricsWriter(directory, **{"tensorboard": False, **options})
+    for step in steps:
+        writer.write(step, step / 10, "train", {"loss": 1.0 / (1 + step)})
+    writer.close()
+
+
+def steps(directory):
+    return [record["step"] for record in read_metrics(directory)]
+
+
+def test_one_object_a_line(tmp_path):
+    writer = MetricsWriter(tmp_path, tensorboard=False)
+    writer.write(5, 0.5, "train", {"loss": 0.25, "accuracy": 0.75})
+    writer.write(10, 1.0, "validation", {"loss": 0.5})
+    writer.close()
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [
+        '{"step": 5, "epoch": 0.5, "split": "train", "loss": 0.25, "accuracy": 0.75}',
+        '{"step": 10, "epoch": 1.0, "split": "validation", "loss": 0.5}',
+    ]
+    assert [record["split"] for record in read_metrics(tmp_path)] == ["train", "validation"]
+
+
+def test_each_line_is_on_disk_at_once(tmp_path):
+    writer = MetricsWriter(tmp_path, tensorboard=False)
+    for step in range(3):
+        writer.write(step, 0.0, "train", {})
+        assert steps(tmp_path) == list(range(step + 1))
+    writer.close()
+
+
+def test_no_file_is_no_metrics(tmp_path):
+    assert read_metrics(tmp_path) == []
+
+
+def test_not_a_number_comes_back(tmp_path):
+    """A run that diverges ends with such a line, and it has to be readable."""
+    writer = MetricsWriter(tmp_path, tensorboard=False)
+    writer.write(1, 0.0, "train", {"loss": math.nan, "margin": math.inf})
+    writer.close()
+    (record,) = read_metrics(tmp_path)
+    assert math.isnan(record["loss"])
+    assert record["margin"] == math.inf
+
+
+def test_lines_after_the_resume_step_are_written_again(tmp_path):
+    write(tmp_path, [10, 20, 30, 40])
+    write(tmp_path, [30, 35], resume_step=20)
+    assert steps(tmp_path) == [10, 20, 30, 35]
+
+
+def test_new_run_in_an_old_folder_starts_over(tmp_path):
+    write(tmp_path, [10, 20])
+    write(tmp_path, [5])
+    assert steps(tmp_path) == [5]
+
+
+@pytest.mark.parametrize("half", ['{"step": 30, "epo', '{"step": 30', "{", '{"step": 30, "a": "\n'])
+def test_half_a_last_line_is_dropped(tmp_path, half):
+    write(tmp_path, [10, 20])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(half)
+    assert steps(tmp_path) == [10, 20]
+    write(tmp_path, [30], resume_step=20)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in text.splitlines()] == [10, 20, 30]
+    assert text.endswith("}\n")
+
+
+def test_line_that_is_json_but_no_object_is_dropped(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10}\n3')
+    write(tmp_path, [20], resume_step=10)
+    assert steps(tmp_path) == [10, 20]
+
+
+def test_resuming_where_nothing_was_written(tmp_path):
+    write(tmp_path, [30], resume_step=20)
+    assert steps(tmp_path) == [30]
+
+
+def test_no_temporary_file_stays(tmp_path):
+    write(tmp_path, [10, 20])
+    write(tmp_path, [30], resume_step=20)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_tensorboard_gets_a_file_of_events(tmp_path):
+    write(tmp_path, [10, 20], tensorboard=True)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert events.name.startswith("events.out.tfevents.")
+    content = events.read_bytes()
+    assert content.count(b"train/loss") == 2
+    write(tmp_path, [30], tensorboard=True, resume_step=20)
+    assert len(list((tmp_path / "tensorboard").iterdir())) >= 1
+
+
+def test_tensorboard_forgets_what_comes_after_the_resume_step(tmp_path, monkeypatch):
+    asked = []
+
+    class Board:
+        def __init__(self, folder, purge_step=None):
+            asked.append((folder, purge_step))
+
+        def close(self):
+            asked.append("closed")
+
+    monkeypatch.setattr("tensorboardX.SummaryWriter", Board)
+    MetricsWriter(tmp_path).close()
+    MetricsWriter(tmp_path, resume_step=20).close()
+    folder = str(tmp_path / "tensorboard")
+    assert asked == [(folder, None), "closed", (folder, 21), "closed"]
+
+
+def test_without_tensorboard_there_is_no_such_folder(tmp_path):
+    write(tmp_path, [10])
+    assert not (tmp_path / "tensorboard").exists()
