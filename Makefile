@@ -25,7 +25,7 @@ test-math: $(VENV)/installed-dev
 	$(PYTEST) tests/core tests/kernels tests/routing tests/layers tests/analysis
 
 test-ci: $(VENV)/installed-dev
-	$(PYTEST) -m "ci and not long"
+	$(PYTEST) --no-loadscope-reorder -m "ci and not long"
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

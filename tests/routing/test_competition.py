@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from capsjax.ops import squash
+from capsjax.routing import dynamic_routing
 from capsjax.routing.competition import DENSE, OVER, Competition, window_children
 
 GRID, TYPES = (5, 4), 2
@@ -174,6 +176,26 @@ def test_children_are_gathered_as_windows_see_them():
     x = jnp.arange(9.0).reshape(1, 9, 1)
     got = Competition(children).gather(x)[0, :, :, 0]
     assert got.tolist() == [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]]
+
+
+@pytest.mark.parametrize("start", ["set", "types"])
+@pytest.mark.parametrize("over", OVER)
+def test_routing_over_a_competition_is_that_of_loops(over, start):
+    children = window_children((3, 3), 2, 1, 1)
+    competition = Competition(children, over, start)
+    votes = normal(1, *children.shape, 3, 2)
+    route = jax.jit(functools.partial(dynamic_routing, competition=competition))
+    b = np.zeros((*children.shape, 3))
+    # The first couplings: 1 / the size of the set, or 1 / 3 types.
+    c = by_hand(b, children, "types" if start == "types" else over)
+    for rounds in (1, 2, 3):
+        s = np.einsum("oij,oijd->ojd", c, np.asarray(votes[0]))
+        v = np.asarray(squash(jnp.asarray(s)))
+        got = route(votes, jnp.array(rounds))
+        np.testing.assert_allclose(got.v[0], v, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(got.c[0], c, rtol=1e-4, atol=1e-5)
+        b = b + np.einsum("oijd,ojd->oij", np.asarray(votes[0]), v)
+        c = by_hand(b, children, over)
 
 
 def test_settings_are_checked():
