@@ -47,8 +47,6 @@ def make_initializer(spec: str, fan_in: int | None = None) -> Initializer:
     if look_up(_TAKES_NUMBER, name, "initializer") != (number is not None):
         example = f"{name}(0.1)" if _TAKES_NUMBER[name] else name
         raise ValueError(f"write the initializer {spec!r} like {example!r}")
-    if name == "unit_votes":
-        return _unit_votes(_number_of(number, spec))
     if name == "fan_in_uniform":
         return _fan_in_uniform(fan_in)
     if number is None:
@@ -60,6 +58,7 @@ def make_initializer(spec: str, fan_in: int | None = None) -> Initializer:
         "constant": initializers.constant,
         "normal": initializers.normal,
         "truncated_normal": initializers.truncated_normal,
+        "unit_votes": _unit_votes,
     }[name](value)
 
 

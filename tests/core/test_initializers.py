@@ -1,5 +1,7 @@
 """Initial values: bounds, deviations and errors."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,3 +112,20 @@ def test_a_number_that_is_none(spec):
 def test_a_specification_that_cannot_be_read(spec):
     with pytest.raises(ValueError, match="is written like"):
         make_initializer(spec)
+
+
+@pytest.mark.parametrize("name", ["normal", "truncated_normal", "unit_votes"])
+@pytest.mark.parametrize("number", ["-0.1", "nan", "inf"])
+def test_a_deviation_is_a_finite_number_of_at_least_zero(name, number):
+    with pytest.raises(ValueError, match="is not a standard deviation"):
+        make_initializer(f"{name}({number})")
+
+
+def test_unit_votes_begin_with_sums_of_unit_length():
+    # 200 children of unit length, whose votes for 5 parents are weighted by a fifth.
+    W = make_initializer("unit_votes(0.5)")(jax.random.key(0), (200, 5, 8, 4))
+    u = jnp.full((200, 4), 0.5)
+    s = jnp.einsum("ip,ijdp->jd", u, W) / 5
+    lengths = jnp.linalg.norm(s, axis=-1)
+    assert float(lengths.mean()) == pytest.approx(0.5, rel=0.25)
+    assert float(W.std()) == pytest.approx(0.5 * 5 / math.sqrt(200 * 8), rel=0.02)
