@@ -61,6 +61,37 @@ def test_metrics_have_every_part_of_the_loss(finished):
     assert all("images_per_second" in each for each in records if each["split"] == "train")
 
 
+def test_metrics_are_means_of_their_own_steps_at_their_own_rate(finished, tmp_path):
+    config = tiny_config(log__every_steps=1)
+    train.train_and_evaluate(config, tmp_path / "run")
+    each = {x["step"]: x for x in read_metrics(tmp_path / "run") if x["split"] == "train"}
+    windows = [x for x in read_metrics(finished[0]) if x["split"] == "train"]
+    before = 0
+    for window in windows:
+        steps = range(before + 1, window["step"] + 1)
+        for name in ("loss", "accuracy", "gradient_norm"):
+            mean = sum(each[step][name] for step in steps) / len(steps)
+            assert window[name] == pytest.approx(mean, rel=1e-4), (name, window["step"])
+        assert window["learning_rate"] == each[window["step"]]["learning_rate"]
+        before = window["step"]
+    rate, decay = config.schedule.learning_rate, config.schedule.decay_rate
+    expected = rate * decay ** (2 / config.schedule.decay_every)
+    assert each[3]["learning_rate"] == pytest.approx(expected, rel=1e-6), "two steps were taken"
+
+
+def test_the_best_epoch_is_kept_though_few_epochs_are(tmp_path):
+    config = tiny_config(
+        train__epochs=6, checkpoint__every_epochs=1000, schedule__learning_rate=0.1
+    )
+    summary = train.train_and_evaluate(config, tmp_path / "run")
+    losses = {
+        x["step"]: x["loss"] for x in read_metrics(tmp_path / "run") if x["split"] == "validation"
+    }
+    assert summary["selected_step"] == min(losses, key=losses.get)
+    assert summary["selected_step"] in Checkpoints(tmp_path / "run" / "checkpoints", 2).steps()
+    assert summary["selected_step"] < summary["steps"], "this run ends worse than it was"
+
+
 def test_a_finished_run_is_not_run_again(finished, capsys):
     workdir, summary = finished
     before = {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")}
