@@ -158,8 +158,6 @@ def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if "Traceback (most recent call last):" in text:  # of an error inside a config file
         return lines[-1].split(": ", 1)[-1]
-    if "Failed loading config file" in text:
-        return f"{lines[-1]}; the project's configs are in configs/, for example configs/digits.py"
     if isinstance(error, KeyError) and "Did you mean" in text:
         return f"no config field {lines[0]}. {' '.join(lines[1:])}"
     return " ".join(lines) or type(error).__name__
