@@ -49,6 +49,16 @@ def register(table: dict[str, T], name: str, entry: T, kind: str) -> T:
     return entry
 
 
+def register_component(table: dict[str, Callable], name: str, entry: type, kind: str) -> type:
+    """Add a component, a dataclass of its settings, under a new name.
+
+    Raises:
+      ValueError: as `register`, and for a class that is no dataclass.
+    """
+    settings_of(entry)
+    return register(table, name, entry, kind)
+
+
 def settings_of(component: Callable) -> dict[str, Any]:
     """Return the settings of a component, a dataclass, and their defaults.
 

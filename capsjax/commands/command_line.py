@@ -116,7 +116,7 @@ def _check_renamed(argv: list[str]) -> None:
     """Raise ValueError, with the new name, for a field of an earlier version."""
     for argument in argv:
         prefix, _, rest = argument.partition(".")
-        if prefix == "--config":
+        if prefix == CONFIG:
             field = rest.partition("=")[0]
             base = "base." if field.startswith("base.") else ""
             now = new_name(field.removeprefix(base))

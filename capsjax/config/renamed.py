@@ -1,5 +1,6 @@
 """Fields of earlier versions: their present names, and how an old config.json is read."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ def modernize(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
     if isinstance(fields.get("base"), Mapping):
         return {**fields, "base": modernize(fields["base"])}
-    fields = _copy(fields)
+    fields = copy.deepcopy(dict(fields))
     for old, new in RENAMED.items():
         value = _pop(fields, old.split("."))
         if value is not None:
@@ -66,18 +67,12 @@ def modernize(fields: Mapping[str, Any]) -> dict[str, Any]:
             section[component] = {**section.get(component, {}), **moved}
     if "model" in fields:
         for name, value in ADDED_FIELDS.items():
-            _fill_in(fields, name.split("."), value)
+            _set(fields, name.split("."), value)
     if _get(fields, ["model", "name"]) == "capsnet":
         model, paper = fields["model"], make_paper().model
         model.setdefault("conv_caps", paper.conv_caps.to_dict())
         model["class_caps"].setdefault("norm", paper.class_caps.norm)
     return fields
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _copy(item) for name, item in value.items()}
-    return value
 
 
 def _get(fields: Any, path: Sequence[str]) -> Any:
@@ -95,15 +90,8 @@ def _pop(fields: dict[str, Any], path: Sequence[str]) -> Any:
 
 
 def _set(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    *parents, last = path
-    _get(fields, parents)[last] = value
-
-
-def _fill_in(fields: Any, path: Sequence[str], value: Any) -> None:
     """Set the field at a path if it is missing and its section exists."""
-    first, *rest = path
-    if isinstance(fields, dict):
-        if rest:
-            _fill_in(fields.get(first), rest, value)
-        else:
-            fields.setdefault(first, value)
+    *parents, last = path
+    section = _get(fields, parents)
+    if isinstance(section, dict):
+        section.setdefault(last, value)

@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from capsjax.layers.pooling import POOLINGS
-from capsjax.registry import look_up, settings_of
+from capsjax.registry import settings_of
 from capsjax.routing import ROUTING
 from capsjax.tasks import TASKS
 
@@ -90,20 +90,6 @@ def traced_numbers(fields: Mapping[str, Any]) -> dict[str, type]:
         for setting in getattr(component, "TRACED", ()):
             found[f"{path}.{name}.{setting}"] = type(settings_of(component)[setting])
     return found
-
-
-def check_names(config: ConfigDict) -> None:
-    """Check that every section names a component that exists.
-
-    Raises:
-      ValueError: if one does not; the message has the nearest name.
-    """
-    for path, components in TAGGED.items():
-        section = config
-        for part in path.split("."):
-            section = section.get(part, {})
-        if "name" in section:
-            look_up(components, section["name"], f"component ({path}.name)")
 
 
 def _resolve_all(

@@ -76,8 +76,7 @@ def register(name: str, pooling: type) -> type:
     Raises:
       ValueError: for a name that is taken, or a class that is no dataclass.
     """
-    registry.settings_of(pooling)
-    return registry.register(POOLINGS, name, pooling, "pooling")
+    return registry.register_component(POOLINGS, name, pooling, "pooling")
 
 
 def make_pooling(name: str, **settings: Any) -> Pooling:

@@ -75,5 +75,4 @@ def register(name: str, votes: type) -> type:
     Raises:
       ValueError: for a name that is taken, or a class that is no dataclass.
     """
-    registry.settings_of(votes)
-    return registry.register(VOTES, name, votes, "kind of votes")
+    return registry.register_component(VOTES, name, votes, "kind of votes")

@@ -77,8 +77,7 @@ def register(name: str, algorithm: type) -> type:
     Raises:
       ValueError: for a name that is taken, or a class that is no dataclass.
     """
-    registry.settings_of(algorithm)
-    return registry.register(ROUTING, name, algorithm, "routing algorithm")
+    return registry.register_component(ROUTING, name, algorithm, "routing algorithm")
 
 
 def make_routing(name: str, **settings) -> Routing:

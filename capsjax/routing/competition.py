@@ -49,10 +49,12 @@ class Competition:
                 raise ValueError(f"{name} of a competition is one of {known}, not {value!r}")
         self.over, self.start = over, start
         self.children = None if children is None else np.asarray(children)
-        if self.children is not None:
-            if self.children.ndim != 2:
-                raise ValueError(f"children are (o, i), not of shape {self.children.shape}")
-            self._tables = _Tables(self.children)
+        if self.children is not None and self.children.ndim != 2:
+            raise ValueError(f"children are (o, i), not of shape {self.children.shape}")
+
+    @functools.cached_property
+    def _tables(self) -> "_Tables":
+        return _Tables(self.children)
 
     def gather(self, x: Float[Array, "*batch g p"]) -> Float[Array, "*batch o i p"]:
         """Gather the values of each upper position's children; 0 where there is none.
@@ -82,8 +84,9 @@ class Competition:
           mask: 0 for a child that takes no part, (..., [o,] i).
           parent_mask: 0 for an upper capsule that takes no part, (..., [o,] j).
         """
-        if self.children is None and mask is None and parent_mask is None and not leaky:
-            return self._dense(logits)
+        whole = mask is None and parent_mask is None
+        if self.children is None and self.over != "positions" and whole:
+            return leaky_softmax(logits) if leaky else jax.nn.softmax(logits)
         valid = self._valid(logits, mask, parent_mask)
         # The largest logit only keeps exp in range, and has no gradient.
         masked = lax.stop_gradient(jnp.where(valid, logits, -jnp.inf))
@@ -112,11 +115,6 @@ class Competition:
         types = Competition(self.children, "types")
         return types.couplings(zeros, **settings)
 
-    def _dense(self, logits: Array) -> Array:
-        if self.over == "positions":
-            return jnp.ones_like(logits)  # there is only one
-        return jax.nn.softmax(logits)
-
     def _valid(
         self, logits: Array, mask: Array | None, parent_mask: Array | None
     ) -> Bool[Array, "..."]:
@@ -144,6 +142,16 @@ class Competition:
             of_children = self._tables.largest(flat, nothing)
         spread = self._tables.to_windows(of_children).reshape(o, i, *flat.shape[1:])
         return jnp.moveaxis(spread, (0, 1), (-3, -2))
+
+
+def leaky_softmax(b: Float[Array, "*batch j"]) -> Float[Array, "*batch j"]:
+    """Take the softmax over the last axis and one more logit, zero, and leave that one out.
+
+    >>> leaky_softmax(jnp.zeros(3)).tolist()
+    [0.25, 0.25, 0.25]
+    """
+    widths = [(0, 0)] * (b.ndim - 1) + [(1, 0)]
+    return jax.nn.softmax(jnp.pad(b, widths))[..., 1:]
 
 
 class _Tables:

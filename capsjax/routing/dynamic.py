@@ -1,6 +1,7 @@
 """Dynamic routing by agreement."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -80,13 +81,8 @@ def dynamic_routing(
     (2, 3, 4)
     """
     num_iterations = check_rounds(num_iterations, gradient, max_iterations)
-    whole = mask is None and parent_mask is None
     who = {"leaky": leaky, "mask": mask, "parent_mask": parent_mask}
-
-    def couple(b: Array) -> Array:
-        if leaky and whole and competition is DENSE:
-            return leaky_softmax(b)
-        return competition.couplings(b, **who)
+    couple = functools.partial(competition.couplings, **who)
 
     def upper_poses(c: Array, votes: Array, bias: Array | None) -> Array:
         s = jnp.einsum("...ij,...ijd->...jd", c, votes)
@@ -118,14 +114,15 @@ def dynamic_routing(
     return Routed(v, safe_norm(v, eps=eps if eps_at == "root" else 0.0), c, b)
 
 
-def leaky_softmax(b: Float[Array, "*batch j"]) -> Float[Array, "*batch j"]:
-    """Take the softmax over the last axis and one more logit, zero, and leave that one out.
+def learned_bias(use_bias: bool, bias_init: float, j: int, d: int) -> dict[str, LearnedArray]:
+    """Return the bias (j, d) of the upper capsules as an array to learn, or nothing.
 
-    >>> leaky_softmax(jnp.zeros(3)).tolist()
-    [0.25, 0.25, 0.25]
+    >>> learned_bias(False, 0.1, 10, 16)
+    {}
     """
-    widths = [(0, 0)] * (b.ndim - 1) + [(1, 0)]
-    return jax.nn.softmax(jnp.pad(b, widths))[..., 1:]
+    if not use_bias:
+        return {}
+    return {"bias": LearnedArray((j, d), jax.nn.initializers.constant(bias_init))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,10 +153,7 @@ class DynamicRouting:
         object.__setattr__(self, "num_iterations", rounds)
 
     def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
-        del i, p  # the bias belongs to the upper capsules
-        if not self.use_bias:
-            return {}
-        return {"bias": LearnedArray((j, d), jax.nn.initializers.constant(self.bias_init))}
+        return learned_bias(self.use_bias, self.bias_init, j, d)
 
     def __call__(
         self,

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 
-import jax
 from jaxtyping import Array, Float, Int
 
 from capsjax.kernels.routing import dynamic_routing_from_poses
@@ -11,7 +10,7 @@ from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import EpsPlacement
 from capsjax.products import OperandType
 from capsjax.routing.competition import DENSE, Competition
-from capsjax.routing.dynamic import Gradient, dynamic_routing
+from capsjax.routing.dynamic import Gradient, dynamic_routing, learned_bias
 
 
 def uniform_routing(
@@ -77,10 +76,7 @@ class UniformRouting:
     eps_at: EpsPlacement = "root"
 
     def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
-        del i, p  # the bias belongs to the upper capsules
-        if not self.use_bias:
-            return {}
-        return {"bias": LearnedArray((j, d), jax.nn.initializers.constant(self.bias_init))}
+        return learned_bias(self.use_bias, self.bias_init, j, d)
 
     def __call__(
         self,

@@ -114,9 +114,9 @@ def trials_of(sweep: ConfigDict) -> list[Trial]:
                 config.update_from_flattened_dict(overrides)
                 config.seed = seed
                 config.name = _file_name({**levels, "seed": seed})
-            # A level that sets what the named component does not have is no other trial.
             whole, read = _fields_of(config.to_dict()), _fields_of(resolved(config))
-            # Another trial differs in what it reads; levels that are the same on purpose stay.
+            # A level that sets what the named component does not have is no other trial; levels
+            # that are the same on purpose stay.
             if begun.setdefault(read, whole) == whole:
                 trials.append(Trial(config.name, levels, overrides, config.lock()))
     if len({trial.id for trial in trials}) < len(trials):
@@ -125,7 +125,7 @@ def trials_of(sweep: ConfigDict) -> list[Trial]:
 
 
 def _fields_of(config: Mapping[str, Any]) -> tuple:
-    """The fields of a trial, but for its name, as a value that can be compared and hashed."""
+    """Return the fields of a trial, except its name, as a value to compare and hash."""
     fields = flatten(config)
     return tuple(sorted((name, repr(value)) for name, value in fields.items() if name != "name"))
 

@@ -84,8 +84,7 @@ def register(name: str, task: type) -> type:
     Raises:
       ValueError: for a name that is taken, or a class that is no dataclass.
     """
-    registry.settings_of(task)
-    return registry.register(TASKS, name, task, "task")
+    return registry.register_component(TASKS, name, task, "task")
 
 
 def make_task(name: str, **settings: Any) -> Task:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from capsjax.routing import Routing, dynamic_routing, make_routing, uniform_routing
-from capsjax.routing.dynamic import DynamicRouting, leaky_softmax
+from capsjax.routing.competition import leaky_softmax
+from capsjax.routing.dynamic import DynamicRouting
 from capsjax.routing.uniform import UniformRouting
 
 N, LOWER, UPPER, D = 3, 5, 4, 2
