@@ -44,18 +44,16 @@ class StepSize(NamedTuple):
 def layers_of(built: Built) -> list[Layer]:
     """List the layers of the network in the order of the forward pass; nothing is computed."""
     image = jnp.zeros((1, *built.model.image_shape))
-    labels = jnp.zeros((1,), jnp.int32)
-
     names = []
 
-    def run(key, image, labels):
-        _, variables = built.model.init_with_output(key, image, labels, capture_intermediates=True)
+    def run(key, image):
+        _, variables = built.model.init_with_output(key, image, capture_intermediates=True)
         # In the order of their calls, which a pytree does not preserve.
         outputs = variables["intermediates"]
         names.extend(name for name in outputs if isinstance(outputs[name], Mapping))
         return variables
 
-    variables = jax.eval_shape(run, jax.random.key(0), image, labels)
+    variables = jax.eval_shape(run, jax.random.key(0), image)
     params, outputs = variables["params"], variables["intermediates"]
     return [
         Layer(
@@ -77,7 +75,8 @@ def size_of_step(config: ConfigDict, built: Built, num_examples: int) -> StepSiz
     """
     state = jax.eval_shape(lambda: built.init_state(config.seed))
     images = jax.ShapeDtypeStruct((num_examples, *built.model.image_shape), np.uint8)
-    labels = jax.ShapeDtypeStruct((num_examples,), np.int32)
+    label = built.objective.task.shape_of_labels(built.model.image_shape, built.model.num_classes)
+    labels = jax.ShapeDtypeStruct((num_examples, *label), np.int32)
     steps = jax.jit(build_train_steps(config, built), donate_argnums=0)
     compiled = steps.lower(state, images, labels, np.int32(1)).compile()
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()

@@ -15,3 +15,10 @@ def test_a_step_holds_parameters_moments_and_data():
     assert size.data_bytes == 128 * (8 * 8 + 4)
     assert size.working_bytes > 32 * 8 * 8 * 4, "at least a batch of images"
     assert size.operations > 2 * 3 * 32 * parameters / 100
+
+
+def test_labels_of_several_classes_are_counted_too():
+    config = tiny_config(task__name="multilabel")
+    built = build(config, (8, 8, 1), 10, 128)
+    assert len(layers_of(built)) == 4
+    assert size_of_step(config, built, 128).data_bytes == 128 * (8 * 8 + 4 * 10)
