@@ -16,7 +16,7 @@ from capsjax.kernels.routing import couple, dynamic_routing_from_poses
 from capsjax.notation import Routed
 from capsjax.ops import predict_votes
 from capsjax.routing import dynamic_routing, make_routing
-from capsjax.routing.dynamic import leaky_softmax
+from capsjax.routing.competition import leaky_softmax
 
 N, LOWER, UPPER, D, P = 3, 5, 4, 2, 3
 ROUNDS = (1, 2, 3, 5)
