@@ -1,10 +1,10 @@
 """Show the layers of a config's network, its parameters, operations and memory.
 
     capsjax summary --config=digits
-    capsjax summary --config=configs/mnist.py:small --config.train.batch_size=512
+    capsjax summary --config=configs/mnist.py:paper,small --config.train.batch_size=512
 
-Nothing is trained. The memory is that of the compiled training step on this machine's device,
-known before one runs out of it.
+Nothing is trained, and the common sets of TFDS need not be there. The memory is that of the
+compiled training step on this machine's device, known before one runs out of it.
 """
 
 import jax
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from capsjax.analysis.size import layers_of, size_of_step
 from capsjax.commands import command_line
-from capsjax.data import load_training
+from capsjax.data import training_sizes
 from capsjax.runs.compilation import keep_compiled_programs
 from capsjax.training.build import build
 
@@ -29,8 +29,8 @@ def main() -> None:
 
 def describe(config: ConfigDict) -> str:
     """Describe layers, parameters, operations and memory of a config as text."""
-    training, _ = load_training(**config.data)
-    built = build(config, training.image_shape, training.num_classes, len(training))
+    sizes = training_sizes(**config.data)
+    built = build(config, *sizes)
     rows = layers_of(built)
     lines = [f"{'layer':<20} {'output of one image':<44} {'parameters':>12}"]
     for row in rows:
@@ -38,7 +38,7 @@ def describe(config: ConfigDict) -> str:
         lines.append(f"{row.name:<20} {output:<44} {row.num_parameters:>12,}")
     lines.append(f"{'all':<20} {'':<44} {sum(row.num_parameters for row in rows):>12,}")
     batch_size = config.train.batch_size
-    size = size_of_step(config, built, len(training))
+    size = size_of_step(config, built, sizes.num_examples)
     forms = built.model.chosen_forms(batch_size)
     return "\n".join(
         [

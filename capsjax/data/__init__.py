@@ -3,9 +3,18 @@
 from collections.abc import Callable
 
 from capsjax import registry
-from capsjax.data.arrays import Arrays, DataError, split_validation
+from capsjax.data.arrays import Arrays, DataError, Sizes, split_validation
 
-__all__ = ["Arrays", "DataError", "load_part", "load_training", "register", "split_validation"]
+__all__ = [
+    "Arrays",
+    "DataError",
+    "Sizes",
+    "load_part",
+    "load_training",
+    "register",
+    "split_validation",
+    "training_sizes",
+]
 
 
 def load_part(name: str, part: str, *, dir: str = "", file: str = "") -> Arrays:
@@ -93,3 +102,24 @@ def load_training(
     if 0 < train_size < len(train):
         _, train = split_validation(train, train_size, split_seed)
     return train, validation
+
+
+def training_sizes(name: str, **settings) -> Sizes:
+    """Return the sizes of the training examples that `load_training` gives.
+
+    The common sets of TFDS are known by name, so that a network can be sized before a download.
+
+    Args:
+      name, settings: the arguments of `load_training`.
+
+    Raises:
+      DataError: as `load_training`, for a set that has to be read.
+    """
+    from capsjax.data.tfds import TRAINING_SIZES
+
+    if name not in TRAINING_SIZES:
+        train, _ = load_training(name, **settings)
+        return Sizes(train.image_shape, train.num_classes, len(train))
+    known = TRAINING_SIZES[name]
+    rest = known.num_examples - settings.get("validation_size", 0)
+    return known._replace(num_examples=settings.get("train_size", 0) or rest)

@@ -1,12 +1,21 @@
 """The form of data from every source: images and labels as arrays, checked once."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
 
 class DataError(ValueError):
     """A missing or unusable data set; the message names the remedy."""
+
+
+class Sizes(NamedTuple):
+    """The sizes of a part of a data set: shape of an image (h, w, c), classes, examples."""
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_examples: int
 
 
 @dataclasses.dataclass(frozen=True)

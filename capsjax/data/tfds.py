@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from capsjax.data.arrays import Arrays, DataError
+from capsjax.data.arrays import Arrays, DataError, Sizes
 from capsjax.data.cache import cached
 from capsjax.registry import suggest
 
@@ -83,7 +83,7 @@ def _make_builder(name: str, directory: str):
     except tfds.core.registered.DatasetNotFoundError:
         ours = ("digits", "npz")
         raise DataError(
-            f"unknown data set {name!r}; {suggest(name, [*ours, *_IMAGE_SETS])}, or any other "
+            f"unknown data set {name!r}; {suggest(name, [*ours, *TRAINING_SIZES])}, or any other "
             "image-classification set of TFDS"
         ) from None
     except Exception as error:  # a wrong config or version, damaged metadata, another file format
@@ -99,7 +99,15 @@ _REMEDY = (
     "--config=configs/digits.py, which needs no download."
 )
 
-_IMAGE_SETS = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")
+# Sizes of the training parts as TFDS states them, for what is asked before a set is prepared.
+TRAINING_SIZES = {
+    "mnist": Sizes((28, 28, 1), 10, 60_000),
+    "fashion_mnist": Sizes((28, 28, 1), 10, 60_000),
+    "kmnist": Sizes((28, 28, 1), 10, 60_000),
+    "cifar10": Sizes((32, 32, 3), 10, 50_000),
+    "cifar100": Sizes((32, 32, 3), 100, 50_000),
+    "svhn_cropped": Sizes((32, 32, 3), 10, 73_257),
+}
 
 
 def _prepare(builder, name: str, directory: str) -> None:

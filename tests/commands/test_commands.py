@@ -11,6 +11,7 @@ from capsjax import commands
 from capsjax.commands import command_line, extras, summary
 from capsjax.commands import list as list_command
 from capsjax.config import files, load_config
+from capsjax.data import training_sizes
 from tests.tiny import ROOT, tiny_config
 
 
@@ -126,6 +127,14 @@ def test_summary_counts_the_parameters_of_each_layer():
     assert rows["class_layer"] == "10,240"  # 32 x 10 matrices of 4 x 8
     assert list(rows)[1:5] == ["conv_layer", "primary_layer", "class_layer", "decoder_layer"]
     assert "a training step of 32 images" in lines[-2]
+
+
+def test_summary_needs_no_download(monkeypatch):
+    monkeypatch.setattr("capsjax.data.load_part", lambda *_, **__: pytest.fail("reads data"))
+    config = load_config(Path("configs/mnist.py"), "paper,small")
+    assert training_sizes(**config.data) == ((28, 28, 1), 10, 55_000)
+    config.data.train_size = 1_000
+    assert training_sizes(**config.data).num_examples == 1_000
 
 
 def test_print_config_prints_all_fields_and_ends(tmp_path):
