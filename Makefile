@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo
+# Another jax than that of constraints.txt to test with, such as "jax==0.9.0", or "jax" for the newest.
+JAX ?=
 
 PYTEST = $(VENV)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=loadfile
 
@@ -42,4 +44,5 @@ $(VENV)/installed: setup.cfg constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(VENV)/bin/pip install -q --no-compile -c constraints.txt -e ".[dev]"
+	$(if $(JAX),$(VENV)/bin/pip install -q --no-compile --upgrade "$(JAX)")
 	touch $@

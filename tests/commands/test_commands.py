@@ -1,6 +1,7 @@
 """The program `capsjax`: its commands, its configs by name, and its messages."""
 
 import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,13 @@ def test_setup_cfg_lists_every_folder_of_the_package():
         "capsjax.configs",
         "capsjax.configs.sweeps",
     }
+
+
+def test_the_workflow_tests_the_oldest_jax_that_setup_cfg_allows():
+    setup = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    oldest = re.search(r"^    jax>=([\d.]+)$", setup, re.MULTILINE)[1]
+    workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    assert f'jax: "jax=={oldest}.0"' in workflow
 
 
 def test_list_names_configs_and_routings(capsys):
