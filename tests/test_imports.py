@@ -102,10 +102,12 @@ def test_configs_import_only_what_describes_configs():
         assert all(name.startswith(allowed) for name in imports_of(path)), path
 
 
-def test_import_capsjax_is_light():
+@pytest.mark.parametrize("module", ["capsjax", "capsjax.commands.train"])
+def test_import_is_light(module):
     program = (
-        "import sys, capsjax\n"
+        f"import sys, {module}\n"
         "heavy = {'tensorflow', 'tensorflow_datasets', 'matplotlib', 'sklearn', 'tensorboardX'}\n"
+        "heavy |= {'pandas', 'scipy.stats'}  # of reports\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

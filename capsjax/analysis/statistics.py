@@ -1,21 +1,19 @@
-"""Statistics of a sweep: means over seeds, paired comparisons, main effects. Plain numbers only.
+"""Statistics of a sweep: means over seeds, paired comparisons, main effects.
 
-A measurement is identified by its point, which is the levels of all factors in their order, and its
-seed: {(("1", "0.0005"), 0): 0.34}. What a sample does not determine is None, never NaN.
+Measurements are a series over the whole grid, indexed by the level of each factor and then by the
+seed, with NaN where there is none. What a sample does not determine is None, never NaN.
 """
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-
-# scipy.stats computes the same and takes two seconds to import.
-from scipy import special
+import pandas as pd
+from scipy import stats
 
 Point = tuple[str, ...]
-Measured = Mapping[tuple[Point, int], float]
 
 # 2^16 sign flips are enough: with more pairs the t test needs no help.
 MOST_FLIPPED = 16
@@ -84,7 +82,7 @@ def grid(factors: Mapping[str, Sequence[str]]) -> list[Point]:
     return list(itertools.product(*factors.values()))
 
 
-def summarize(values: Sequence[float], confidence: float = 0.95) -> Summary:
+def summarize(values: Iterable[float], confidence: float = 0.95) -> Summary:
     """Compute mean, sample standard deviation and Student's confidence interval of the mean.
 
     half width = t(n - 1, (1 + confidence) / 2) · deviation / √n
@@ -108,23 +106,22 @@ def summarize(values: Sequence[float], confidence: float = 0.95) -> Summary:
         )
     values = tuple(float(value) for value in values)
     n = len(values)
-    if n == 0:
-        return Summary((), None, None, None)
-    mean = math.fsum(values) / n
-    if n == 1:
+    # Exact sums: no digit depends on the order of the seeds.
+    mean = math.fsum(values) / n if n else None
+    if n < 2:
         return Summary(values, mean, None, None)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     if deviation <= ROUNDING * max(abs(value) for value in values):
         return Summary(values, mean, 0.0, None)
-    quantile = float(special.stdtrit(n - 1, (1.0 + confidence) / 2.0))
+    quantile = float(stats.t.ppf((1.0 + confidence) / 2.0, n - 1))
     return Summary(values, mean, deviation, quantile * deviation / math.sqrt(n))
 
 
-def compare(pairs: Sequence[tuple[float, float]], confidence: float = 0.95) -> Comparison:
-    """Compare paired values by their differences, first minus second.
+def compare(differences: Iterable[float], confidence: float = 0.95) -> Comparison:
+    """Compare paired values by their differences.
 
     Args:
-      pairs: values that share everything but what is compared.
+      differences: differences of values that share everything but what is compared.
       confidence: confidence of the interval.
 
     Returns:
@@ -133,15 +130,15 @@ def compare(pairs: Sequence[tuple[float, float]], confidence: float = 0.95) -> C
     Raises:
       ValueError: if the confidence is not between 0 and 1.
 
-    >>> compare([(1.5, 1.0), (2.0, 1.0), (2.5, 1.0)]).sign_flip_p
+    >>> compare([0.5, 1.0, 1.5]).sign_flip_p
     0.25
     """
-    difference = summarize([first - second for first, second in pairs], confidence)
+    difference = summarize(differences, confidence)
     p_value = None
     if difference.half_width is not None:
         n = len(difference.values)
         t = difference.mean / (difference.deviation / math.sqrt(n))
-        p_value = float(2.0 * special.stdtr(n - 1, -abs(t)))
+        p_value = float(2.0 * stats.t.sf(abs(t), n - 1))
     return Comparison(difference, p_value, sign_flip_p(difference.values))
 
 
@@ -165,7 +162,8 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
         return None
     signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
     sums = np.abs(signs @ np.asarray(differences, dtype=np.float64))
-    # The first choice is all plus. Sums that are equal but for rounding are equal.
+    # The first choice is all plus. Sums that are equal but for rounding are equal, of which
+    # stats.permutation_test misses some where the differences cancel.
     return float(np.mean(sums >= sums[0] - ROUNDING * np.abs(differences).max()))
 
 
@@ -185,27 +183,24 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     >>> holm([0.25, None, 0.125])
     [0.25, None, 0.25]
     """
-    tested = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, place) in enumerate(tested):
-        largest = max(largest, min(1.0, (len(tested) - rank) * p))
-        corrected[place] = largest
-    return corrected
+    p = pd.Series(p_values, dtype=float).sort_values()  # what was not tested comes last
+    no_smaller = p.count() - np.arange(len(p))
+    corrected = (no_smaller * p).clip(upper=1.0).cummax().sort_index()
+    return [None if math.isnan(each) else each for each in corrected]
 
 
-def values_at(measured: Measured, point: Point) -> list[float]:
-    """Return the values measured at a point, in the order of the seeds."""
-    return [measured[key] for key in sorted(measured) if key[0] == point]
+def values_at(measured: pd.Series, point: Point) -> pd.Series:
+    """Return the values measured at a point, by seed."""
+    return measured.xs(point, level=measured.index.names[:-1]).dropna()
 
 
 def compare_with_reference(
-    measured: Measured, points: Sequence[Point], reference: Point, confidence: float = 0.95
+    measured: pd.Series, points: Sequence[Point], reference: Point, confidence: float = 0.95
 ) -> dict[Point, Comparison]:
     """Compare each other point, minus the reference, in pairs that share the seed.
 
     Args:
-      measured: values by point and seed.
+      measured: values by level of each factor and seed.
       points: the grid.
       reference: one of its points.
       confidence: confidence of the intervals.
@@ -217,25 +212,29 @@ def compare_with_reference(
     Raises:
       ValueError: if the confidence is not between 0 and 1.
     """
-    others = [point for point in points if point != reference]
-    comparisons = [compare(_pairs(measured, [(point, reference)]), confidence) for point in others]
-    corrected = holm([comparison.p_value for comparison in comparisons])
+    at_reference = values_at(measured, reference)
+    comparisons = {
+        point: compare((values_at(measured, point) - at_reference).dropna(), confidence)
+        for point in points
+        if point != reference
+    }
+    corrected = holm([comparison.p_value for comparison in comparisons.values()])
     return {
         point: comparison._replace(holm_p=p)
-        for point, comparison, p in zip(others, comparisons, corrected, strict=True)
+        for (point, comparison), p in zip(comparisons.items(), corrected, strict=True)
     }
 
 
 def main_effects(
-    measured: Measured, factors: Mapping[str, Sequence[str]], confidence: float = 0.95
+    measured: pd.Series, factors: Mapping[str, Sequence[str]], confidence: float = 0.95
 ) -> list[Effect]:
     """Compare each other level of a factor, minus its first, over trials that match otherwise.
 
     The pairs are not independent: they share seeds and settings, so that p is only a guide.
 
     Args:
-      measured: values by point and seed.
-      factors: levels by name of the factor, in the order of the points' levels.
+      measured: values by level of each factor and seed.
+      factors: levels by name of the factor.
       confidence: confidence of the intervals.
 
     Returns:
@@ -245,24 +244,9 @@ def main_effects(
       ValueError: if the confidence is not between 0 and 1.
     """
     effects = []
-    points = grid(factors)
-    for axis, (factor, (first, *others)) in enumerate(factors.items()):
-        starts = [point for point in points if point[axis] == first]
+    for factor, (first, *others) in factors.items():
+        at_first = measured.xs(first, level=factor)
         for other in others:
-            moves = [((*start[:axis], other, *start[axis + 1 :]), start) for start in starts]
-            comparison = compare(_pairs(measured, moves), confidence)
-            effects.append(Effect(factor, first, other, comparison))
+            differences = (measured.xs(other, level=factor) - at_first).dropna()
+            effects.append(Effect(factor, first, other, compare(differences, confidence)))
     return effects
-
-
-def _pairs(
-    measured: Measured, of_points: Sequence[tuple[Point, Point]]
-) -> list[tuple[float, float]]:
-    """Return the values of both points of each pair at every seed that both have."""
-    seeds = sorted({seed for _, seed in measured})
-    return [
-        (measured[point, seed], measured[other, seed])
-        for point, other in of_points
-        for seed in seeds
-        if (point, seed) in measured and (other, seed) in measured
-    ]

@@ -6,6 +6,7 @@ EXTRAS = {
     "matplotlib": "train",
     "ml_collections": "train",
     "orbax": "train",
+    "pandas": "train",
     "scipy": "train",
     "sklearn": "train",
     "tensorboardX": "train",

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import pandas as pd
+
 from capsjax.analysis.statistics import (
     Comparison,
     Effect,
@@ -72,30 +74,35 @@ def analyse(
     """
     points = sweep.points
     reference = reference or sweep.reference or points[0]
-    measured, other, counts, seconds = {}, {}, {}, {}
-    for trial in sweep.trials:
-        key = (trial.point, trial.seed)
-        if result := trial.result(part):
-            measured[key] = result.error_percent
-            if result.num_errors is not None:
-                counts[key] = float(result.num_errors)
-            if trial.train_seconds is not None:
-                seconds[key] = trial.train_seconds
-        if result := trial.result(OTHER_PART[part]):
-            other[key] = result.error_percent
-    comparisons = compare_with_reference(measured, points, reference, confidence)
+    values = _values(sweep, part)
+    comparisons = compare_with_reference(values["error"], points, reference, confidence)
     rows = tuple(
         Row(
             point,
             tuple(sorted((t for t in sweep.trials if t.point == point), key=lambda t: t.seed)),
-            *(
-                summarize(values_at(each, point), confidence)
-                for each in (measured, other, counts, seconds)
-            ),
+            *(summarize(values_at(values[name], point), confidence) for name in values),
             comparisons.get(point),
             tuple(p for p in sweep.published if p.point == point and part == "test"),
         )
         for point in points
     )
-    effects = tuple(main_effects(measured, sweep.factors, confidence))
+    effects = tuple(main_effects(values["error"], sweep.factors, confidence))
     return Analysis(part, confidence, reference, rows, effects)
+
+
+def _values(sweep: Sweep, part: str) -> pd.DataFrame:
+    """Tabulate the numbers of all trials by levels and seed, NaN where there is none."""
+    results = [trial.result(part) for trial in sweep.trials]
+    others = [trial.result(OTHER_PART[part]) for trial in sweep.trials]
+    columns = {
+        "error": [result and result.error_percent for result in results],
+        "other_error": [other and other.error_percent for other in others],
+        "num_errors": [result and result.num_errors for result in results],
+        "seconds": [t.train_seconds if t.result(part) else None for t in sweep.trials],
+    }
+    names = [*sweep.factors, None]
+    listed = pd.MultiIndex.from_tuples([(*t.point, t.seed) for t in sweep.trials], names=names)
+    # A sweep that lists no trial has points too.
+    seeds = sorted({trial.seed for trial in sweep.trials} or {0})
+    planned = pd.MultiIndex.from_product([*sweep.factors.values(), seeds], names=names)
+    return pd.DataFrame(columns, listed, dtype=float).reindex(planned)

@@ -1,9 +1,9 @@
 """The report's numbers as CSV, in full precision: a row for each trial or each point."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pandas as pd
 
 from capsjax.analysis.statistics import Summary
 from capsjax.reports.analysis import OTHER_PART, Analysis, Row
@@ -77,8 +77,5 @@ def _summary(name: str, sample: Summary | None) -> dict[str, float | None]:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    # As objects, or a missing value makes fractions of a column of integers.
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")

@@ -177,8 +177,7 @@ def test_main_effects(write):
 
 
 def test_a_finding_that_correction_takes_away():
-    pairs = [(1.0, 0.9), (1.2, 1.0), (1.4, 1.1), (1.5, 1.3)]
-    alone = compare(pairs)
+    alone = compare([0.1, 0.2, 0.3, 0.2])
     assert alone.p_value < 0.05
     assert wording.conclusion(alone._replace(holm_p=0.04), 0.95) == "higher error"
     corrected = wording.conclusion(alone._replace(holm_p=0.06), 0.95)
@@ -222,6 +221,7 @@ def test_trials_without_a_result_are_counted_and_named(write):
     lose(index, 5, "failed", "ValueError: a\nlong | story")
     # What a trial wrote before it failed does not count.
     index["trials"][5]["test"] = {"error": 0.5, "num_errors": 5000, "num_examples": 10000}
+    index["trials"][5]["train_seconds"] = 9000.0
     lose(index, 8, "running")
     lose(index, 9, "waiting")
     del index["trials"][17]
@@ -233,6 +233,7 @@ def test_trials_without_a_result_are_counted_and_named(write):
     rows = table_rows(text, "## Points")
     assert [row["n"] for row in rows] == [*["2 of 3"] * 4, "3 of 3", "2 of 3"]
     assert rows[0]["test error, %"] == "1.100 ± 0.141"
+    assert [row["training"] for row in rows[:2]] == ["1:01", "1:00"]
     assert rows[0]["errors, mean (each seed)"] == "110.0 (100, -, 120)"
     without = text.split("## Trials without a result")[1]
     assert (
@@ -266,6 +267,27 @@ def test_one_seed_shows_nothing(write):
     assert table_rows(text, "## Points")[0]["95 % interval"] == "none: one value"
     shown = {row["shown"] for row in table_rows(text, "## Compared")}
     assert shown == {"one pair shows nothing"}
+
+
+def test_a_sweep_may_list_its_trials_in_any_order_or_none_yet(write):
+    index = make_index()
+    index["trials"].reverse()
+    first = analyse(read_sweep(write(index))).rows[0]
+    assert first.error.values == pytest.approx((1.0, 1.1, 1.2))
+    assert first.seconds.values == (60.0, 61.0, 62.0)
+    nothing = analyse(read_sweep(write({**index, "trials": []})))
+    assert [row.error.values for row in nothing.rows] == [()] * 6
+    assert [effect.comparison.p_value for effect in nothing.effects] == [None] * 3
+
+
+def test_a_factor_may_have_the_name_of_a_column(write):
+    factors = {"seed": ["1", "0"], "error": ["0", "1"]}
+    errors = dict(zip(grid(factors), ERRORS.values(), strict=False))
+    effects = analyse(read_sweep(write(make_index(factors, errors)))).effects
+    assert [effect.factor for effect in effects] == ["seed", "error"]
+    # From (100, 110, 120) to (131, 140, 152), and from (90, 100, 110) to (60, 71, 80).
+    expected = (0.31, 0.30, 0.32, -0.30, -0.29, -0.30)
+    assert effects[0].comparison.difference.values == pytest.approx(expected)
 
 
 def test_published_values_stand_beside_ours(write):
@@ -363,6 +385,7 @@ def test_csv_files_are_read_back(write):
     assert (trials[4]["test_error"], trials[4]["status"]) == ("", "failed")
     assert [int(row["test_num_errors"]) for row in trials[:3]] == [100, 110, 120]
     assert (trials[0]["factor_rounds"], trials[0]["factor_reconstruction"]) == ("1", "0")
+    assert b"\r" not in (folder / "report" / "trials.csv").read_bytes()
 
     points = read_csv(folder / "report" / "points.csv")
     assert len(points) == 6
