@@ -19,12 +19,12 @@ def spans(size, window, stride, padding):
 
 def pool(x, window, stride, padding, reduce):
     """`reduce` makes one vector of the vectors (p, c) of each window."""
-    stride = window if stride is None else stride
+    x, stride = np.asarray(x, np.float64), window if stride is None else stride
     axes = [spans(x.shape[1 + k], window[k], stride[k], padding) for k in range(2)]
     out = np.zeros((x.shape[0], len(axes[0]), len(axes[1]), x.shape[3]))
     for n, y, column in np.ndindex(*out.shape[:3]):
         held = itertools.product(axes[0][y], axes[1][column])
-        out[n, y, column] = reduce(np.array([x[n, p, q] for p, q in held], np.float64))
+        out[n, y, column] = reduce(np.array([x[n, p, q] for p, q in held]))
     return out
 
 
