@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import capsjax
-from capsjax.pooling import POOLINGS, average_pool, capsule_pool, max_pool
+from capsjax.pooling import POOLINGS, capsule_pool
 from capsjax.windows import cut_windows, make_grid, pixels_inside
 from tests import numpy_pooling as slow
 
@@ -30,22 +30,26 @@ CASES = [
 ]
 PADDINGS = ("SAME", "VALID")
 STATIC = ("window", "stride", "padding", "num_steps", "num_capsules", "eps", "upsample")
+# What is called as it is would be compiled operation by operation.
 pool_compiled = jax.jit(capsule_pool, static_argnames=STATIC)
+average_pool, max_pool = (
+    jax.jit(POOLINGS[name], static_argnames=STATIC[:3]) for name in ("average", "max")
+)
 
 
 def normal(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def row(*pixels):
     """An image of one row and one channel."""
-    return jnp.array(pixels, jnp.float32).reshape(1, 1, -1, 1)
+    return jnp.asarray(np.array(pixels, np.float32).reshape(1, 1, -1, 1))
 
 
 def test_capsule_pool_hand_values():
     # The mean of 0 and 3 is 1.5, and 1.5 / (1 + 1.5) = 0.6: scores 0 and 3 · 0.6 = 1.8.
     # With this temperature e = 1/3 and 1, whose mean is 2/3: weights 1/2 and 3/2.
-    pool = functools.partial(capsule_pool, row(0, 3), (1, 2), temperature=1.8 / math.log(3))
+    pool = functools.partial(pool_compiled, row(0, 3), (1, 2), temperature=1.8 / math.log(3))
     np.testing.assert_allclose(pool(num_steps=1).ravel(), [1.5])
     np.testing.assert_allclose(pool(num_steps=2).ravel(), [9 / 4], rtol=1e-6)
     # 2.25 / 3.25 = 9/13, and the scores add up: 0 and 1.8 + 27/13.
@@ -57,28 +61,28 @@ def test_capsule_pool_hand_values_of_vectors():
     # The mean of (3, 4) and (0, 0) is (1.5, 2), as long as 2.5; divided by 3.5 it is (3, 4) / 7.
     # Scores 25/7 and 0; with this temperature e = 1 and 1/3, weights 3/2 and 1/2.
     x = jnp.array([[3.0, 4.0], [0.0, 0.0]]).reshape(1, 2, 1, 2)
-    out = capsule_pool(x, (2, 1), temperature=25 / 7 / math.log(3))
+    out = pool_compiled(x, (2, 1), temperature=25 / 7 / math.log(3))
     np.testing.assert_allclose(out.ravel(), [9 / 4, 3], rtol=1e-6)
 
 
 def test_capsule_pool_hand_values_at_a_border():
     # Four pixels and windows of three: one pixel of padding at each end.
     # Windows (0 3) and (1 1): as above, and equal weights.
-    out = capsule_pool(row(0, 3, 1, 1), (1, 3), temperature=1.8 / math.log(3))
+    out = pool_compiled(row(0, 3, 1, 1), (1, 3), temperature=1.8 / math.log(3))
     np.testing.assert_allclose(out.ravel(), [9 / 4, 1], rtol=1e-6)
 
 
 def test_each_capsule_has_weights_of_its_own():
     # One channel each: the first as above, the second with equal pixels, the third mirrored.
     x = jnp.array([[0.0, 5.0, 3.0], [3.0, 5.0, 0.0]]).reshape(1, 1, 2, 3)
-    out = capsule_pool(x, (1, 2), temperature=1.8 / math.log(3), num_capsules=3)
+    out = pool_compiled(x, (1, 2), temperature=1.8 / math.log(3), num_capsules=3)
     np.testing.assert_allclose(out.ravel(), [9 / 4, 5, 9 / 4], rtol=1e-6)
 
 
 def test_eps_stands_in_both_divisions():
     # Mean 1, 1 / (1 + 1 + 0.5) = 0.4: scores 0 and 0.8, e = 1/3 and 1, whose mean is 2/3.
     # The weight of the second is 1 / (2/3 + 0.5) = 6/7, and the mean of 0 and 12/7 is 6/7.
-    out = capsule_pool(row(0, 2), (1, 2), temperature=0.8 / math.log(3), eps=0.5)
+    out = pool_compiled(row(0, 2), (1, 2), temperature=0.8 / math.log(3), eps=0.5)
     np.testing.assert_allclose(out.ravel(), [6 / 7], rtol=1e-6)
 
 
@@ -98,7 +102,7 @@ def test_average_and_max_pool_hand_values():
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize(("image", "window", "stride"), CASES)
 def test_poolings_against_loops(image, window, stride, padding):
-    x = 2 * normal(2, *image, 6)
+    x = normal(2, *image, 6)
     where = (window, stride, padding)
     settings = [(steps, 2.0, 1) for steps in (1, 2, 3)] + [(2, 0.7, 3), (3, 5.0, 2)]
 
@@ -159,9 +163,13 @@ def test_window_and_corner_differ_where_padding_moves_the_windows():
 def test_average_and_max_pool_are_those_of_flax(image, window, stride, padding):
     x = normal(2, *image, 3)
     strides = stride or window
-    average = nn.avg_pool(x, window, strides, padding, count_include_pad=False)
+    average, most = jax.jit(
+        lambda x: (
+            nn.avg_pool(x, window, strides, padding, count_include_pad=False),
+            nn.max_pool(x, window, strides, padding),
+        )
+    )(x)
     chex.assert_trees_all_close(average_pool(x, window, stride, padding), average, atol=1e-6)
-    most = nn.max_pool(x, window, strides, padding)
     chex.assert_trees_all_equal(max_pool(x, window, stride, padding), most)
 
 
@@ -177,7 +185,8 @@ def test_one_step_is_the_average(stride, padding):
 @pytest.mark.parametrize("stride", [None, (2, 2)])
 def test_a_constant_image_stays_constant_up_to_its_border(name, stride):
     colour = jnp.array([-3.0, 0.0, 0.5, 20.0]).reshape(1, 1, 1, 4)
-    out = POOLINGS[name](jnp.broadcast_to(colour, (1, 7, 10, 4)), (3, 3), stride)
+    pool = {"capsule": pool_compiled, "average": average_pool, "max": max_pool}[name]
+    out = pool(jnp.broadcast_to(colour, (1, 7, 10, 4)), (3, 3), stride)
     np.testing.assert_allclose(out, np.broadcast_to(colour, out.shape), rtol=1e-6)
 
 
@@ -185,7 +194,9 @@ def test_a_pixel_outside_of_a_window_changes_nothing_in_it():
     x = normal(1, 7, 7, 2)
     pool = functools.partial(pool_compiled, num_steps=3)
     # Windows begin at -1, 2 and 5: pixel (2, 4) is in the window in the middle alone.
-    changed = np.abs(pool(x.at[0, 2, 4].add(9.0)) - pool(x)).max(axis=(0, 3)) > 0
+    changed = (
+        np.abs(np.asarray(pool(x.at[0, 2, 4].add(9.0))) - np.asarray(pool(x))).max(axis=(0, 3)) > 0
+    )
     np.testing.assert_array_equal(changed, [[0, 0, 0], [0, 1, 0], [0, 0, 0]])
 
 
@@ -299,9 +310,9 @@ def test_the_maximum_is_a_constant_to_the_gradient():
 def test_gradients_of_average_and_maximum():
     # Windows (· 1 1), (0 2 0): shares of the average, and of equal maxima.
     x = row(1, 1, 0, 2, 0, 5, 5, 5)
-    average = jax.grad(lambda x: average_pool(x, (1, 3)).sum())(x)
+    average = jax.jit(jax.grad(lambda x: average_pool(x, (1, 3)).sum()))(x)
     np.testing.assert_allclose(average.ravel(), [1 / 3] * 6 + [1 / 2] * 2, rtol=1e-6)
-    most = jax.grad(lambda x: max_pool(x, (1, 3)).sum())(x)
+    most = jax.jit(jax.grad(lambda x: max_pool(x, (1, 3)).sum()))(x)
     np.testing.assert_allclose(most.ravel(), [1 / 2, 1 / 2, 0, 0, 0, 1, 1 / 2, 1 / 2])
 
 
@@ -343,7 +354,7 @@ def test_gradients_at_zero_are_those_of_the_average(name):
     # At zeros all weights are 1 and, for scores are of second order, have no slope.
     x = jnp.zeros((1, 7, 6, 2))
     gradient = jax.jit(jax.grad(lambda x: POOLINGS[name](x).sum()))(x)
-    average = jax.grad(lambda x: average_pool(x).sum())(x)
+    average = jax.jit(jax.grad(lambda x: average_pool(x).sum()))(x)
     chex.assert_trees_all_close(gradient, average, rtol=1e-6)
 
 
@@ -398,7 +409,7 @@ def test_an_unknown_upsampling():
 def test_windows_hold_the_pixels_of_the_loops(image, window, stride, padding):
     grid = make_grid(image, window, stride, padding)
     numbers = 1.0 + jnp.arange(float(image[0] * image[1])).reshape(1, *image, 1)
-    cut, inside = np.asarray(cut_windows(numbers, grid)), pixels_inside(grid)
+    cut, inside = np.asarray(jax.jit(lambda x: cut_windows(x, grid))(numbers)), pixels_inside(grid)
     np.testing.assert_array_equal(cut[0, ..., 0] > 0, inside)
     rows, columns = (
         slow.spans(image[k], window[k], (stride or window)[k], padding) for k in range(2)

@@ -22,6 +22,10 @@ SHAPES = {
 }
 
 
+# What is called as it is would be compiled operation by operation.
+conv2d = jax.jit(conv.conv2d, static_argnames=("stride", "form", "dtype"))
+
+
 def normal(seed, shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
@@ -57,7 +61,7 @@ def test_bfloat16_on_an_accelerator_is_close(monkeypatch, form):
         out = conv.conv2d(x, kernel, 2, form, dtype, bias)
         return jnp.sum(normal(2, out.shape) * out), out
 
-    gradient = jax.grad(weighted, (0, 1, 2), has_aux=True)
+    gradient = jax.jit(jax.grad(weighted, (0, 1, 2), has_aux=True), static_argnums=3)
     exact, rounded = (gradient(x, kernel, bias, dtype) for dtype in ("float32", "bfloat16"))
     for a, b in zip(jax.tree.leaves(rounded), jax.tree.leaves(exact), strict=True):
         assert a.dtype == jnp.float32
@@ -80,31 +84,32 @@ def test_networks_side_by_side_convolve_as_each_alone(monkeypatch, form, backend
 
         return jax.grad(weighted, (0, 1, 2), has_aux=True)(x, kernel, bias)
 
-    together = jax.vmap(value_and_gradients)(x, kernels, biases)
-    alone = [value_and_gradients(*each) for each in zip(x, kernels, biases, strict=True)]
-    alone = jax.tree.map(lambda *parts: jnp.stack(parts), *alone)
+    together = jax.jit(jax.vmap(value_and_gradients))(x, kernels, biases)
+    one = jax.jit(value_and_gradients)
+    alone = [one(*each) for each in zip(x, kernels, biases, strict=True)]
+    alone = jax.tree.map(lambda *parts: np.stack(parts), *alone)
     chex.assert_trees_all_close(together, alone, rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("form", [*FORMS, "auto"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_against_loops(stride, form):
-    x, kernel = normal(0, (2, 7, 5, 2)), normal(1, (3, 2, 2, 3))
+    x, kernel = np.asarray(normal(0, (2, 7, 5, 2))), np.asarray(normal(1, (3, 2, 2, 3)))
     kh, kw = kernel.shape[:2]
     rows, columns = (7 - kh) // stride + 1, (5 - kw) // stride + 1
     expected = np.zeros((2, rows, columns, 3))
     for n, row, column, o in np.ndindex(expected.shape):
         top, left = stride * row, stride * column
-        window = np.asarray(x[n, top : top + kh, left : left + kw], np.float64)
-        expected[n, row, column, o] = (window * np.asarray(kernel[..., o])).sum()
-    np.testing.assert_allclose(conv.conv2d(x, kernel, stride, form), expected, atol=1e-5)
+        window = x[n, top : top + kh, left : left + kw].astype(np.float64)
+        expected[n, row, column, o] = (window * kernel[..., o]).sum()
+    np.testing.assert_allclose(conv2d(x, kernel, stride, form), expected, atol=1e-5)
 
 
 def test_the_kernel_is_not_flipped():
     x = jnp.array([1.0, 2.0, 4.0]).reshape(1, 1, 3, 1)
     kernel = jnp.array([10.0, 1.0]).reshape(1, 2, 1, 1)
     for form in FORMS:
-        out = conv.conv2d(x, kernel, form=form)
+        out = conv2d(x, kernel, form=form)
         np.testing.assert_allclose(out.ravel(), [12.0, 24.0], rtol=1e-6)
 
 
@@ -234,9 +239,9 @@ def test_strips_cover_a_row_and_little_else(columns):
 
 def test_strips_of_several_operations_at_once():
     x, kernels = normal(0, (3, 2, 7, 9, 1)), normal(1, (3, 3, 4, 1, 2))
-    batched = jax.vmap(lambda x, kernel: conv.conv2d(x, kernel, form="strips"))(x, kernels)
+    batched = jax.vmap(lambda x, kernel: conv2d(x, kernel, form="strips"))(x, kernels)
     for got, *operands in zip(batched, x, kernels, strict=True):
-        np.testing.assert_allclose(got, conv.conv2d(*operands, form="lax"), atol=1e-5)
+        np.testing.assert_allclose(got, conv2d(*operands, form="lax"), atol=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -247,7 +252,7 @@ def test_strips_round_as_patches_do(stride):
         out = conv.conv2d(x, kernel, stride, form, "bfloat16")
         return jnp.sum(normal(2, out.shape) * out), out
 
-    gradient = jax.grad(weighted, has_aux=True)
+    gradient = jax.jit(jax.grad(weighted, has_aux=True), static_argnums=1)
     chex.assert_trees_all_close(gradient(kernel, "strips"), gradient(kernel, "patches"), atol=1e-4)
 
 
@@ -256,5 +261,5 @@ def test_patches_are_flattened_by_row_column_channel():
     patches = conv.extract_patches(x, (2, 3), 2)
     chex.assert_shape(patches, (2, 2, 2, 18))
     for n, row, column in np.ndindex(2, 2, 2):
-        window = x[n, 2 * row : 2 * row + 2, 2 * column : 2 * column + 3]
-        np.testing.assert_array_equal(patches[n, row, column], window.ravel())
+        window = np.asarray(x)[n, 2 * row : 2 * row + 2, 2 * column : 2 * column + 3]
+        np.testing.assert_array_equal(np.asarray(patches)[n, row, column], window.ravel())
