@@ -1,6 +1,7 @@
 """Capsule layers: how features become capsules, and which parameters a layer declares."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -27,17 +28,17 @@ KEY = jax.random.key(0, impl="rbg")
 
 
 def normal(*shape):
-    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape).astype(np.float32))
 
 
 def positions_and_channels(y, x, f):
     """Features (1, y, x, f), each of which tells where it stands: 1000 · row + 100 · column + f."""
-    rows, columns, channels = jnp.meshgrid(*map(jnp.arange, (y, x, f)), indexing="ij")
-    return (1000.0 * rows + 100.0 * columns + channels)[None]
+    rows, columns, channels = np.meshgrid(*map(np.arange, (y, x, f)), indexing="ij")
+    return jnp.asarray((1000.0 * rows + 100.0 * columns + channels)[None].astype(np.float32))
 
 
 def test_channels_are_grouped_at_one_position():
-    capsules = group_channels(positions_and_channels(2, 3, 16), 8)
+    capsules = np.asarray(group_channels(positions_and_channels(2, 3, 16), 8))
     chex.assert_shape(capsules, (1, 2, 3, 2, 8))
     capsules = capsules.reshape(1, 12, 8)
     first = np.arange(8.0)
@@ -48,7 +49,7 @@ def test_channels_are_grouped_at_one_position():
 
 
 def test_pixels_are_grouped_within_one_channel():
-    capsules = group_pixels(positions_and_channels(2, 3, 4), 6)
+    capsules = np.asarray(group_pixels(positions_and_channels(2, 3, 4), 6))
     chex.assert_shape(capsules, (1, 4, 6))
     pixels = np.array([0.0, 100, 200, 1000, 1100, 1200])  # row by row
     for channel in range(4):
@@ -56,7 +57,7 @@ def test_pixels_are_grouped_within_one_channel():
 
 
 def test_pixels_go_on_in_the_next_channel():
-    capsules = group_pixels(positions_and_channels(2, 3, 4), 4)
+    capsules = np.asarray(group_pixels(positions_and_channels(2, 3, 4), 4))
     np.testing.assert_array_equal(capsules[0, 1], [1100, 1200, 1, 101])
 
 
@@ -108,20 +109,22 @@ def test_conv_is_scaled_before_its_bias():
 @pytest.mark.parametrize("name", POOLINGS)
 def test_pool_has_no_parameters_and_takes_any_pooling(name):
     x, where = normal(2, 7, 8, 4), ((2, 3), (1, 2), "VALID")
-    out, variables = Pool(make_pooling(name), *where).init_with_output(KEY, x)
+    layer = Pool(make_pooling(name), *where)
+    out, variables = jax.jit(layer.init_with_output)(KEY, x)
     assert not variables
-    chex.assert_trees_all_close(out, POOLINGS[name](x, *where), atol=1e-6)
+    plain = jax.jit(lambda x: POOLINGS[name](x, *where))
+    chex.assert_trees_all_close(out, plain(x), atol=1e-6)
 
 
 def test_pool_of_windows_side_by_side_is_the_default():
     x = normal(1, 8, 8, 2)
-    chex.assert_trees_all_close(Pool().apply({}, x), capsule_pool(x), atol=1e-6)
+    chex.assert_trees_all_close(jax.jit(Pool().apply)({}, x), jax.jit(capsule_pool)(x), atol=1e-6)
     chex.assert_shape(Pool(make_pooling("max")).apply({}, x), (1, 3, 3, 2))
 
 
 def test_pool_hands_every_setting_to_capsule_pooling():
     x = normal(1, 7, 7, 4)
-    plain = Pool().apply({}, x)
+    plain = jax.jit(Pool().apply)({}, x)
     for setting, value in {
         "num_steps": 3,
         "temperature": 0.5,
@@ -129,8 +132,10 @@ def test_pool_hands_every_setting_to_capsule_pooling():
         "eps": 0.5,
         "upsample": "corner",
     }.items():
-        out = Pool(make_pooling("capsule", **{setting: value})).apply({}, x)
-        chex.assert_trees_all_close(out, capsule_pool(x, **{setting: value}), atol=1e-6)
+        layer = Pool(make_pooling("capsule", **{setting: value}))
+        pool = functools.partial(capsule_pool, **{setting: value})
+        out = jax.jit(layer.apply)({}, x)
+        chex.assert_trees_all_close(out, jax.jit(pool)(x), atol=1e-6)
         assert float(jnp.abs(out - plain).max()) > 1e-3, setting
 
 
@@ -165,7 +170,7 @@ def test_relu_clips_before_the_squash():
 
 def test_primary_capsules_are_shorter_than_one():
     layer = PrimaryCaps(types=2, pose_size=4, kernel_size=3, kernel_init="normal(10)")
-    (u, activations), _ = layer.init_with_output(KEY, normal(2, 6, 6, 3))
+    (u, activations), _ = jax.jit(layer.init_with_output)(KEY, normal(2, 6, 6, 3))
     assert float(safe_norm(u).max()) < 1
     assert float(safe_norm(u).min()) > 0.5  # and not crushed either: the features are large
     np.testing.assert_array_equal(activations, safe_norm(u))
@@ -193,7 +198,7 @@ class Weighted:
 def test_dense_caps_takes_any_routing_and_declares_what_it_learns():
     u = normal(2, 5, 3)
     layer = DenseCaps(num_capsules=4, pose_size=6, routing=Weighted())
-    params = layer.init(KEY, capsules_of(u))["params"]
+    params = jax.jit(layer.init)(KEY, capsules_of(u))["params"]
     (capsules, _), shown = layer.apply(
         {"params": params}, capsules_of(u), mutable=["intermediates"]
     )
@@ -232,7 +237,7 @@ def test_dense_caps_has_a_bias_only_if_routing_wants_one(use_bias, expected):
 @pytest.mark.parametrize("shape", [(8, 8, 1), (5, 7, 3)])
 def test_decoder_makes_images_between_0_and_1(shape):
     decoder = Decoder(shape, hidden=(6, 9), kernel_init="normal(2)")
-    images, variables = decoder.init_with_output(KEY, normal(4, 3, 5))
+    images, variables = jax.jit(decoder.init_with_output)(KEY, normal(4, 3, 5))
     chex.assert_shape(images, (4, *shape))
     assert 0 <= float(images.min()) < 0.1
     assert 0.9 < float(images.max()) <= 1

@@ -91,8 +91,9 @@ def test_the_baseline_is_the_numpy_network():
 def test_a_batch_of_one_is_as_a_batch_of_many(setting):
     variables, model = random_variables(setting.built.model), setting.built.model
     images = jnp.asarray(np.random.default_rng(1).uniform(size=(5, 8, 8, 1)), jnp.float32)
-    together = model.apply(variables, images).scores
-    alone = jnp.concatenate([model.apply(variables, image[None]).scores for image in images])
+    apply = jax.jit(model.apply)
+    together = apply(variables, images).scores
+    alone = np.concatenate([apply(variables, image[None]).scores for image in np.asarray(images)])
     chex.assert_trees_all_close(together, alone, atol=1e-5)
 
 
@@ -218,7 +219,7 @@ def test_a_member_of_a_population_is_the_single_run():
     assert set(numbers) == {"seed", "model.pool.capsule.temperature"}
     settings = [Setting(config) for config in configs]
     starts = [setting.start(setting.config.seed) for setting in settings]
-    states = jax.tree.map(lambda *x: jnp.stack(x), *starts)
+    states = jax.tree.map(lambda *x: np.stack(x), *starts)
     population = Population(configs[0], numbers, sizes, "map")
     data = training.images, training.labels
     states, _ = jax.jit(population.train_steps)(numbers, states, np.array([3, 3], np.int32), *data)
@@ -227,7 +228,7 @@ def test_a_member_of_a_population_is_the_single_run():
     for index, (setting, start) in enumerate(zip(settings, starts, strict=True)):
         state = setting.run(start, 3)
         evaluation = jax.jit(build_evaluate(setting.config, setting.built))(state.variables, *part)
-        member = jax.tree.map(lambda x: x[index], (states, evaluations))  # noqa: B023
+        member = jax.tree.map(lambda x: np.asarray(x)[index], (states, evaluations))  # noqa: B023
         chex.assert_trees_all_close(member, (state, evaluation), atol=1e-4, rtol=1e-4)
 
 
