@@ -83,11 +83,12 @@ def add_training_fields(config: ConfigDict) -> None:
     checkpoint = config.checkpoint = ConfigDict()
     # Number of checkpoints to keep besides the best one.
     checkpoint.keep = 2
-    # Also save every N steps within an epoch; 0 disables. (An interrupted run always saves.)
+    # Save every N steps; 0 disables. (The last step and an interrupted run are always saved.)
     checkpoint.every_steps = 0
-    # Also save every N minutes within an epoch; 0 disables.
+    # Save N minutes after the last save, so that no kill costs more; 0 disables.
     checkpoint.every_minutes = 5.0
-    # Save at the end of every N epochs, of the last, and of each that is the best so far.
+    # Save at the end of every N epochs, and each that is the best so far, but not more often than
+    # takes 1 % of the time. The best is kept in memory until the next save.
     checkpoint.every_epochs = 1
 
     log = config.log = ConfigDict()

@@ -1,22 +1,37 @@
-"""Checkpoints through Orbax: each put in place in one step, the last few and the best kept.
+"""Checkpoints through Orbax, with checksums: the last few and the best are kept.
 
-Where several processes run together, all call the same methods, and Orbax divides the work.
+What this module promises. A checkpoint has its final name only once all its files, their folders
+and the manifest of their SHA-256 are on the disk; an earlier one is deleted only after that. So
+neither `kill -9` nor a power cut takes the last whole checkpoint of a run, and what is left of a
+save counts for nothing. Before a checkpoint is read, all its files are compared with the manifest:
+one that is missing, cut off or changed by a bit is named, and never read as if it were whole.
+Training sets such a checkpoint aside and goes on from what is whole; other programs refuse it.
+
+Checkpoints of earlier versions have no manifest, and are read without that comparison. The notes
+of later ones record that there is one, so that a lost manifest is damage like any other.
+
+Where several processes run together, all call the same methods, Orbax divides the arrays among
+them, and process 0 does the rest once all have written.
 """
 
-import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from capsjax.registry import look_up
-from capsjax.runs.processes import barrier, check_same, is_lost_process, is_primary
+from capsjax.runs import manifest
+from capsjax.runs.files import reason, warn
+from capsjax.runs.processes import check_same, is_lost_process, on_primary
+from capsjax.runs.step_folders import StepFolders
+from capsjax.runs.stored_trees import from_stored, to_stored
+
+T = TypeVar("T")
 
 
 class CheckpointError(ValueError):
@@ -40,8 +55,7 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run.
 
-    Saving returns when the checkpoint is on disk under its final name. What is left of a save
-    that was killed has another name, and is not taken for a checkpoint.
+    Saving returns when the checkpoint is whole and on the disk.
 
     Args:
       directory: folder of the checkpoints; made at the first save.
@@ -49,6 +63,7 @@ class Checkpoints:
       read_only: for programs that only read.
       sharding: placement of restored arrays, whatever devices they were saved from; the default
         device if None.
+      steps_per_epoch: to count epochs in messages; 0 to count steps.
     """
 
     def __init__(
@@ -57,61 +72,29 @@ class Checkpoints:
         keep: int = 1,
         read_only: bool = False,
         sharding: jax.sharding.Sharding | None = None,
+        steps_per_epoch: int = 0,
     ):
-        _quieten_orbax()
+        logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports each of its actions
         if keep < 1:
             raise ValueError(f"checkpoint.keep is at least 1, not {keep}")
         self._directory = Path(os.path.abspath(directory))
+        self._folders = StepFolders(self._directory)
         self._sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        self._options = ocp.CheckpointManagerOptions(
-            # A training run waits for each save, which takes less than a step of the full network,
-            # so that the state may then be donated to the next step.
-            enable_async_checkpointing=False,
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
-            best_fn=_validation_loss,  # without it Orbax does not store the metrics
-            best_mode="min",
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                [
-                    checkpoint_managers.LatestN(n=keep),
-                    checkpoint_managers.BestN(
-                        get_metric_fn=_validation_loss,
-                        reverse=True,  # the lowest is the best
-                        n=1,
-                        keep_checkpoints_without_metrics=False,
-                    ),
-                ]
-            ),
+        self._keep, self._read_only, self._steps_per_epoch = keep, read_only, steps_per_epoch
+        self._checkpointer = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(
+                state=ocp.StandardCheckpointHandler(),
+                notes=ocp.JsonCheckpointHandler(),
+                metrics=ocp.JsonCheckpointHandler("metrics"),
+            )
         )
-        if read_only or is_primary():
-            self._check_metrics()
-        barrier("metrics checked")
-        self._manager = self._open()
-
-    def _check_metrics(self) -> None:
-        """Check all metrics, because Orbax opens no directory that has a damaged one."""
-        for path in self._directory.glob("[0-9]*/metrics/metrics"):
-            try:
-                json.loads(path.read_bytes())
-            except ValueError as error:
-                step = int(path.parts[-3])
-                problem = CheckpointError(self._damage(step, error))
-                if self._options.read_only:
-                    raise problem from error
-                self._move({step: problem}, "going on without it")
-
-    def _open(self) -> ocp.CheckpointManager:
-        handlers = {"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()}
-        return ocp.CheckpointManager(
-            self._directory,
-            item_names=tuple(handlers),
-            item_handlers=handlers,
-            options=self._options,
-        )
+        # Validation losses by step. All processes keep up with process 0, because other machines
+        # may see later what it changes in a folder.
+        self._losses: dict[int, float | None] = dict(on_primary(self._folders.losses))
 
     def steps(self) -> list[int]:
         """Return the steps of all checkpoints, in ascending order."""
-        return sorted(self._manager.all_steps())
+        return sorted(self._losses)
 
     def best_step(self) -> int | None:
         """Return the step of the checkpoint of lowest validation loss, None if none has one."""
@@ -120,8 +103,7 @@ class Checkpoints:
 
     def validation_losses(self) -> dict[int, float]:
         """Return the validation loss of each checkpoint that has one, by step."""
-        metrics = {step: self._manager.metrics(step) for step in self.steps()}
-        return {step: _validation_loss(each) for step, each in metrics.items() if each}
+        return {step: loss for step, loss in self._losses.items() if loss is not None}
 
     def save(
         self, step: int, state: Any, notes: Mapping[str, Any], validation_loss: float | None = None
@@ -137,29 +119,35 @@ class Checkpoints:
         Raises:
           CheckpointError: if it cannot be written; the earlier checkpoints are unharmed.
         """
-        if self._options.read_only:
+        if self._read_only:
             raise CheckpointError(f"{self._directory} was opened for reading only")
-        if step in self._manager.all_steps():
-            return
+        if step in self._losses:
+            damage = self._damage(step)
+            if damage is None:
+                return
+            self._set_aside(step, damage, "it is saved again")
         if validation_loss is not None and not math.isfinite(validation_loss):
             validation_loss = None  # NaN is neither larger nor smaller: it would stay the best
+        items = {
+            "state": ocp.args.StandardSave(to_stored(state)),
+            "notes": ocp.args.JsonSave({**notes, "manifest": manifest.NAME}),
+        }
+        if validation_loss is not None:
+            items["metrics"] = ocp.args.JsonSave({"validation_loss": validation_loss})
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(_filled(state)),
-                    notes=ocp.args.JsonSave(dict(notes)),
-                ),
-                metrics=None if validation_loss is None else {"validation_loss": validation_loss},
-                force=True,
-            )
-            self._manager.wait_until_finished()
+            on_primary(self._folders.clear_leftovers)
+            self._checkpointer.save(self._folders.partial(step), args=ocp.args.Composite(**items))
+            on_primary(lambda: self._folders.put_in_place(step))
         except Exception as error:  # tensorstore raises ValueError for a full disk
             raise CheckpointError(
-                f"could not save step {step} in {self._directory} ({_short(error)}). Make room or "
-                "check the permissions, then start the same command again: it goes on from the "
-                "last whole checkpoint"
+                f"could not save step {step} in {self._directory} ({reason(error)}). Make room or "
+                "check the permissions, then start the same command: it goes on from the last whole"
             ) from error
+        self._losses[step] = validation_loss
+        superseded = self._losses.keys() - {*self.steps()[-self._keep :], self.best_step()}
+        on_primary(lambda: self._folders.delete(superseded))
+        for each in superseded:
+            del self._losses[each]
 
     def restore(self, like: Any, which: str = "last") -> Restored:
         """Read a checkpoint.
@@ -172,60 +160,90 @@ class Checkpoints:
         Raises:
           CheckpointError: if there is none, it is damaged, or it belongs to another network.
         """
-        return self._restore_step(self._find(which), like)
+        step = self._find(which)
+        self._require_whole(step)
+        return self._read(step, like)
 
     def notes(self, which: str = "last") -> dict[str, Any]:
         """Read the small values of a checkpoint, chosen as in `restore`, without its state."""
         step = self._find(which)
-        try:
-            arguments = ocp.args.Composite(notes=ocp.args.JsonRestore())
-            return dict(self._manager.restore(step, args=arguments)["notes"])
-        except Exception as error:  # as in _restore_step
-            raise CheckpointError(self._damage(step, error)) from error
+        self._require_whole(step, "notes")
+        return self._folders.notes(step)
 
     def restore_last_whole(self, like: Any) -> Restored | None:
         """Read the last readable checkpoint; return None if the run has none at all.
 
-        Damaged ones after it are reported and moved to another directory beside this one.
+        All damaged ones are moved to another directory beside this one, each with a line that
+        names the file and what its loss costs.
 
         Raises:
           CheckpointError: if there are checkpoints, but none can be read, or not the same one by
             all processes.
         """
-        damaged = {}
+        try:
+            return self.read_last_whole(lambda step: self._read(step, like))
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}. Start anew in another --workdir") from error
+
+    def read_last_whole(self, read: Callable[[int], T]) -> T | None:
+        """Do as `restore_last_whole`, but with a function that reads the checkpoint of a step."""
+        damaged: dict[int, CheckpointError] = {}
         for step in reversed(self.steps()):
             try:
-                restored = self._restore_step(step, like)
+                result = self._read_whole(step, read)
             except CheckpointError as error:
                 damaged[step] = error
                 continue
             check_same(f"the last checkpoint in {self._directory} that can be read", step)
-            if damaged and not self._options.read_only:
-                self._set_aside(damaged, f"going on from step {step}")
-            return restored
+            if not self._read_only:
+                self._go_on_from(step, damaged)
+            return result
         if damaged:
             raise CheckpointError(
-                f"no checkpoint in {self._directory} can be read: {damaged[max(damaged)]}. Start "
-                "anew in another --workdir"
+                f"no checkpoint in {self._directory} can be read: {damaged[max(damaged)]}"
             )
         return None
 
-    def _restore_step(self, step: int, like: Any) -> Restored:
+    def restore_best_whole(self, like: Any) -> Restored:
+        """Read the best checkpoint of a run that has ended.
+
+        A damaged one is reported and moved to another directory, and the next best is read.
+
+        Raises:
+          CheckpointError: as `restore`, also if it is the last one, which can be trained again.
+        """
+        while True:
+            step, last = self._find("best"), self.steps()[-1]
+            try:
+                return self._read_whole(step, lambda step: self._read(step, like))
+            except CheckpointError as error:
+                if step == last:
+                    raise CheckpointError(f"{error}. {self._remedy(step)}") from error
+                self._set_aside(step, error, self._cost(step, last))
+
+    def _read_whole(self, step: int, read: Callable[[int], T]) -> T:
+        damage = self._damage(step)
+        if damage is not None:
+            raise damage
+        return read(step)
+
+    def _read(self, step: int, like: Any) -> Restored:
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._sharding), like
         )
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(_filled(like)), notes=ocp.args.JsonRestore()
-                ),
+            restored = self._checkpointer.restore(
+                self._folders.folder(step),
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(to_stored(like))),
             )
-        except Exception as error:  # whatever a damaged file makes tensorstore or JSON raise
+        except Exception as error:  # whatever a damaged file makes tensorstore raise
             if is_lost_process(error):
                 raise
-            raise CheckpointError(self._damage(step, error)) from error
-        return Restored(step, _refilled(like, restored["state"]), dict(restored["notes"]))
+            raise CheckpointError(
+                f"the checkpoint of step {step} in {self._directory} is damaged or belongs to "
+                f"another network ({reason(error)})"
+            ) from error
+        return Restored(step, from_stored(like, restored["state"]), self._folders.notes(step))
 
     def _find(self, which: str) -> int:
         steps = self.steps()
@@ -233,7 +251,7 @@ class Checkpoints:
             raise CheckpointError(f"no checkpoint in {self._directory}: train first")
         if which.isdigit():
             return look_up({str(step): step for step in steps}, which, "checkpoint")
-        named = {"last": lambda: steps[-1], "best": self.best_step}
+        named = {"last": lambda: steps[-1], "best": self._checked_best_step}
         step = look_up(named, which, "checkpoint (not a step either)")()
         if step is None:
             raise CheckpointError(
@@ -242,71 +260,67 @@ class Checkpoints:
             )
         return step
 
-    def _damage(self, step: int, error: Exception) -> str:
-        return (
-            f"the checkpoint of step {step} in {self._directory} is damaged or belongs to another "
-            f"network ({_short(error)})"
+    def _checked_best_step(self) -> int | None:
+        if self._read_only:  # a run has checked them when it began
+            for step in self.steps():
+                self._require_whole(step, "metrics")
+        return self.best_step()
+
+    def _require_whole(self, step: int, part: str = "") -> None:
+        damage = self._damage(step, part)
+        if damage is not None:
+            raise CheckpointError(f"{damage}. {self._remedy(step)}")
+
+    def _damage(self, step: int, part: str = "") -> CheckpointError | None:
+        problem = on_primary(lambda: self._folders.problem(step, part))
+        if problem is None:
+            return None
+        return CheckpointError(
+            f"the checkpoint of step {step} in {self._directory} is damaged: {problem}"
         )
 
-    def _set_aside(self, damaged: Mapping[int, CheckpointError], outcome: str) -> None:
-        if is_primary():
-            self._move(damaged, outcome)
-        barrier("set aside")
-        self._manager = self._open()
+    def _remedy(self, step: int) -> str:
+        if not self._read_only:
+            return "Start the same command again: it goes on from the last whole checkpoint"
+        others = [each for each in self.steps() if each != step and self._damage(each) is None]
+        if not others:
+            return "No other checkpoint is whole: train anew in another --workdir"
+        return "Whole instead: " + " or ".join(f"--checkpoint={each}" for each in others)
 
-    def _move(self, damaged: Mapping[int, CheckpointError], outcome: str) -> None:
-        aside = self._directory.with_name(self._directory.name + "_damaged")
-        aside.mkdir(exist_ok=True)
+    def _go_on_from(self, start: int, damaged: dict[int, CheckpointError]) -> None:
+        """Set aside the damaged checkpoints after a step, and those before it, if there are any."""
+        for step in self.steps():
+            if step < start and (damage := self._damage(step)) is not None:
+                damaged[step] = damage
+        costs = {step: self._cost(step, start) for step in damaged}
         for step, error in damaged.items():
-            target = aside / str(step)
-            while target.exists():
-                target = target.with_name(target.name + "_")
-            os.replace(self._directory / str(step), target)
-            logging.getLogger("absl").warning("%s; moved to %s; %s", error, target, outcome)
+            self._set_aside(step, error, costs[step])
 
+    def _cost(self, step: int, start: int) -> str:
+        """Return what the loss of a checkpoint costs a run that goes on from another one."""
+        if step > start:
+            return f"going on from step {start}: {self.trained_again(start, step)}"
+        if self._damage(step, "metrics") is not None:
+            return "if its parameters were the best so far, the best of the others count now"
+        if step == self.best_step():
+            return (
+                f"its parameters were the best so far (validation loss {self._losses[step]:.4g}) "
+                "and are lost: the best of the others count now"
+            )
+        return "nothing is lost with it"
 
-def _filled(tree: Any) -> Any:
-    """Return the tree with named tuples as dicts, as Orbax stores them, without empty fields.
+    def trained_again(self, start: int, end: int) -> str:
+        """Return, in words, what is trained again from one step to another."""
+        unit, size = ("epoch", self._steps_per_epoch) if self._steps_per_epoch else ("step", 1)
+        first, last = start // size + 1, -(-end // size)
+        if first == last:
+            return f"{unit} {first} is trained again"
+        return f"{unit}s {first} to {last} are trained again"
 
-    So a checkpoint that was written before a field was added can be read by programs that do not
-    use that field. (Orbax treats an empty dict in only one of two trees as a difference.)
-    """
-    if hasattr(tree, "_asdict"):
-        tree = tree._asdict()
-    if not isinstance(tree, Mapping):
-        return tree
-    return {name: _filled(each) for name, each in tree.items() if jax.tree.leaves(each)}
+    def _set_aside(self, step: int, error: CheckpointError, outcome: str) -> None:
+        def move():
+            target = self._folders.set_aside(step)
+            warn(f"{error}; moved to {target}; {outcome}")
 
-
-def _refilled(like: Any, filled: Any) -> Any:
-    """Undo `_filled` for a tree like the first."""
-    if hasattr(like, "_asdict"):
-        return type(like)(**_refilled(like._asdict(), filled))
-    if not isinstance(like, Mapping):
-        return filled
-    return {
-        name: _refilled(each, filled[name]) if name in filled else each
-        for name, each in like.items()
-    }
-
-
-def _validation_loss(metrics: Mapping[str, float]) -> float:
-    return metrics["validation_loss"]
-
-
-def _quieten_orbax() -> None:
-    """Silence Orbax, which reports each of its actions and each checkpoint without metrics."""
-    logger = logging.getLogger("absl")
-    logger.setLevel(logging.WARNING)
-    logger.addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    message = record.getMessage()
-    return "Requested `tracked_metric`" not in message and "read only" not in message.replace(
-        "_", " "
-    )
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        on_primary(move)
+        del self._losses[step]

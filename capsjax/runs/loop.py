@@ -1,6 +1,5 @@
 """The training loop of a single run or of a population: steps, log, validate, save."""
 
-import time
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -35,7 +34,7 @@ class Trainee(Protocol):
         """Write the metrics of the steps since the last call."""
 
     def end_epoch(self) -> bool:
-        """Validate, and return whether the state is to be saved."""
+        """Validate, and return whether the state is worth saving."""
 
     def show_progress(self, ends_epoch: bool) -> None:
         """Show the progress of the training."""
@@ -57,27 +56,27 @@ def train(trainee: Trainee, config: ConfigDict, workdir: Path, interrupt: Interr
       interrupt: its signal is read between two calls of the compiled program.
 
     Raises:
-      SystemExit: after Ctrl-C or SIGTERM, once the state is saved.
+      SystemExit: after one of the signals of `Interrupt`, once the state is saved.
     """
-    in_epoch, saved_at, call_steps = trainee.steps_per_epoch, time.monotonic(), 1
+    in_epoch, saves, call_steps = trainee.steps_per_epoch, pace.SaveClock(), 1
     while trainee.step < trainee.total_steps and trainee.is_alive:
         stop = pace.next_stop(config, trainee.step, in_epoch)
         call_steps = min(call_steps, stop - trainee.step)
         seconds = trainee.take_steps(call_steps)
         call_steps, due, signal = pace.agree(
             pace.steps_of_next_call(call_steps, seconds, trainee.seconds_per_call),
-            pace.is_due(config, trainee.step, saved_at),
+            saves.due(config, trainee.step),
             interrupt.signal or 0,
         )
         ends_epoch = trainee.step % in_epoch == 0
         if ends_epoch or trainee.step % config.log.every_steps == 0:
             trainee.write_training_metrics()
-        if ends_epoch:
-            due |= trainee.end_epoch()
+        save = due == pace.Due.NOW or bool(signal) or trainee.step == trainee.total_steps
+        if ends_epoch and trainee.end_epoch():
+            save |= due == pace.Due.AT_END_OF_EPOCH
         trainee.show_progress(ends_epoch)
-        if due or signal or trainee.step == trainee.total_steps:
-            trainee.save()
-            saved_at = time.monotonic()
+        if save:
+            saves.run(trainee.save)
         if signal and trainee.step < trainee.total_steps:
             trainee.say(
                 f"saved step {trainee.step}; the same command with --workdir={workdir} resumes"

@@ -144,7 +144,8 @@ def load_predictor(workdir: str | Path, checkpoint: str = "selected") -> Predict
         that the config selects, and summary.json reports.
 
     Raises:
-      ValueError: if there is no run or no such checkpoint; the message names the remedy.
+      ValueError: if there is no run or no such checkpoint, or it is damaged; the message names the
+        remedy.
     """
     workdir = Path(workdir).expanduser()
     config = read_config(workdir)

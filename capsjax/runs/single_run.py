@@ -18,6 +18,7 @@ from capsjax.runs.files import write_json
 from capsjax.runs.progress import RunProgress
 from capsjax.runs.writers import MetricsWriter, NoWriter
 from capsjax.training.build import Built, build_evaluate, build_train_steps
+from capsjax.training.nonfinite import find_non_finite
 from capsjax.training.steps import Health
 
 # Duration that a call of the compiled program should have, so that progress moves and a signal is
@@ -101,6 +102,8 @@ class SingleRun:
         self._log_seconds, self._validation_loss = 0.0, None
         losses = self._checkpoints.validation_losses().values()
         self._best_loss = min(losses, default=math.inf)
+        # Arguments of the save of the best epoch since the last save.
+        self._unsaved_best: tuple | None = None
 
     def close(self) -> None:
         """Finish the files and the progress bar."""
@@ -142,23 +145,36 @@ class SingleRun:
         self._logged_step, self._log_seconds = self.step, 0.0
 
     def end_epoch(self) -> bool:
-        """Validate, and return whether the state is to be saved: by interval, or as the best."""
+        """Validate, and return whether the state is worth saving: by interval, or as the best."""
         due = (self.step // self.steps_per_epoch) % self._config.checkpoint.every_epochs == 0
         if self._validation is None:
             return due
         metrics = self.evaluate(self._state.variables, self._validation)
         self._write("validation", metrics)
         self._validation_loss = metrics["loss"]
-        due |= self._validation_loss < self._best_loss
-        self._best_loss = min(self._best_loss, self._validation_loss)
+        if self._validation_loss < self._best_loss:
+            self._best_loss = self._validation_loss
+            # A copy, because the state is donated to the next step.
+            state = jax.tree.map(np.array, self._state)
+            self._unsaved_best = (self.step, state, dict(self._notes), self._validation_loss)
+            return True
         return due
 
     def show_progress(self, ends_epoch: bool) -> None:
         """Do nothing: the bar has already moved with the steps."""
 
     def save(self) -> None:
-        """Save a checkpoint, with the validation loss if an epoch ends here."""
+        """Save a checkpoint of the best epoch since the last save, and one of this step.
+
+        It has the validation loss if an epoch ends here.
+        """
+        self._save_best()
         self._checkpoints.save(self.step, self._state, self._notes, self._validation_loss)
+
+    def _save_best(self) -> None:
+        if self._unsaved_best is not None and self._unsaved_best[0] != self.step:
+            self._checkpoints.save(*self._unsaved_best)
+        self._unsaved_best = None
 
     def say(self, line: str) -> None:
         """Print a line above the progress bar."""
@@ -181,12 +197,17 @@ class SingleRun:
         self._progress.report(epoch, split, metrics)
 
     def _stop_non_finite(self, health: Health) -> None:
-        shown = health.shown()
-        record = {"step": self.step, **shown}
+        shown, variables = health.shown(), devices.to_host(self._state.variables)
+        arrays = (self._training.images, self._training.labels)
+        origin = processes.on_primary(
+            lambda: find_non_finite(self._config, self._built, variables, self.step - 1, *arrays)
+        )
+        record = {"step": self.step, **shown, "origin": origin}
         processes.on_primary(lambda: write_json(self._workdir / "failure.json", record))
+        self._save_best()
         listed = ", ".join(f"{name} {value}" for name, value in shown.items())
         raise NonFiniteError(
-            f"step {self.step} is not finite: {listed}. The last checkpoint is of step "
-            f"{max(self._checkpoints.steps(), default=0)}. A lower schedule.learning_rate or a "
-            "larger model.squash.eps may help"
+            f"step {self.step} is not finite: {listed}. It began in {origin}. The last checkpoint "
+            f"is of step {max(self._checkpoints.steps(), default=0)}. A lower "
+            "schedule.learning_rate or a larger model.squash.eps may help"
         )

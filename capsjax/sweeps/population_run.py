@@ -17,6 +17,7 @@ from capsjax.data import Arrays, load_part
 from capsjax.metrics import means_of, results_of
 from capsjax.runs import devices, processes
 from capsjax.runs.checkpoint import CheckpointError, Checkpoints, Restored
+from capsjax.runs.data_record import by_settings, check_test, fingerprints, record_data
 from capsjax.runs.interrupt import Interrupt
 from capsjax.runs.loop import train
 from capsjax.runs.workdir import open_workdir, program_command
@@ -71,7 +72,7 @@ class PopulationRun:
           on_epoch: called after each epoch; returns how many trials of the sweep are done.
 
         Raises:
-          SystemExit: after Ctrl-C or SIGTERM, once all is saved.
+          SystemExit: after one of the signals of `Interrupt`, once all is saved.
         """
         training = self._members.data.training
         arrays = (training.images, training.labels)
@@ -118,13 +119,12 @@ class PopulationRun:
         self._progress.advance(self.step * alive + self.total_steps * (count - alive))
 
     def _read_checkpoint(self) -> Restored | None:
-        """Read the last checkpoint; None if there is none or it is damaged, to begin anew."""
-        if not self._checkpoints.steps():
-            return None
+        """Read the last whole checkpoint; None if there is none, to begin anew."""
         try:
-            return self._restore_rows()
+            return self._checkpoints.read_last_whole(self._restore_rows)
         except CheckpointError as error:
-            self._progress.say(f"{error}. It is set aside, and {self._name} begins anew")
+            again = self._checkpoints.trained_again(0, self._checkpoints.steps()[-1])
+            self._progress.say(f"{error}. All are set aside, and {self._name} begins anew: {again}")
         processes.on_primary(self._set_aside)
         self._checkpoints = self._open_checkpoints()
         return None
@@ -135,18 +135,23 @@ class PopulationRun:
 
     def _open_checkpoints(self, sharding: Sharding | None = None) -> Checkpoints:
         sharding = sharding or self._members.sharding
-        return Checkpoints(self._folder / "checkpoints", 1, sharding=sharding)
+        return Checkpoints(
+            self._folder / "checkpoints",
+            keep=2,  # the second is for when the first is damaged
+            sharding=sharding,
+            steps_per_epoch=self.steps_per_epoch,
+        )
 
-    def _restore_rows(self) -> Restored | None:
-        """Read the last checkpoint, for the present number of devices."""
-        num_rows = self._checkpoints.notes()["num_rows"]
+    def _restore_rows(self, step: int) -> Restored:
+        """Read the checkpoint of a step, for the present number of devices."""
+        num_rows = self._checkpoints.notes(str(step))["num_rows"]
         like = {"states": self._members.like(num_rows)}
         if self._keeps_best:
             like["best"] = like["states"].variables
         if num_rows == self._members.num_rows:
-            return self._checkpoints.restore_last_whole(like)
+            return self._checkpoints.restore(like, str(step))
         everywhere = devices.everywhere(self._members.mesh)
-        restored = self._open_checkpoints(everywhere).restore_last_whole(like)
+        restored = self._open_checkpoints(everywhere).restore(like, str(step))
         state = self._members.refill(devices.to_host(restored.state))
         notes = {**restored.notes, "num_rows": self._members.num_rows}
         return restored._replace(state=state, notes=notes)
@@ -158,9 +163,13 @@ class PopulationRun:
     def _open_writers(self) -> None:
         """Open the trials' folders, and the writers of their metrics."""
 
+        training, validation = self._members.data
+        data = fingerprints(training=training, validation=validation)
+
         def open_folders():
             for trial in self._members.trials:
-                open_workdir(trial_folder(self._workdir, trial), trial.config, program_command({}))
+                folder = trial_folder(self._workdir, trial)
+                open_workdir(folder, trial.config, program_command({}), data)
 
         processes.on_primary(open_folders)
         self._writers = [
@@ -185,12 +194,12 @@ class PopulationRun:
         )
         healths = devices.to_host(healths)
         seconds = time.perf_counter() - started
+        self.step += count
         took_part = self._alive.copy()
         for index in np.flatnonzero(took_part).tolist():
             self._notes["train_seconds"][index] += seconds / took_part.sum()
             if not healths.finite[index]:
                 self._give_up(index, _of_member(healths, index))
-        self.step += count
         self._log_seconds += seconds
         self._progress.count(count * int(took_part.sum()), seconds)
         return seconds
@@ -214,15 +223,21 @@ class PopulationRun:
         """Freeze a member whose loss is no longer finite."""
         shown = health.shown()
         step = int(devices.to_host(self._states.step)[index])
-        message = f"step {step} is not finite: " + ", ".join(f"{k} {v}" for k, v in shown.items())
         trial = self._members.trials[index]
+        variables = _of_member(devices.to_host(self._states.variables), index)
+        origin = processes.on_primary(
+            lambda: self._members.find_non_finite(index, variables, step - 1)
+        )
+        listed = ", ".join(f"{name} {value}" for name, value in shown.items())
+        message = f"step {step} is not finite: {listed}. It began in {origin}"
         processes.on_primary(
             lambda: write_failure(self._workdir, trial, "non_finite", message, step=step, **shown)
         )
         self._alive[index] = False
         self._notes["failures"][index] = message
         self._progress.say(f"{trial.id}: {message}. The others go on")
-        self._progress.advance(self.total_steps - step)
+        # The others' steps of this call are counted as its own.
+        self._progress.advance(self.total_steps - self.step)
 
     def write_training_metrics(self) -> None:
         """Write the means of each member since the last call, and begin new ones."""
@@ -277,8 +292,7 @@ class PopulationRun:
         """Write the results on the test set, which is read once, and the tested parameters."""
         if self._alive.any():
             variables = self._best if self._keeps_best else self._states.variables
-            data, validation = self._config.data, self._members.data.validation
-            test = load_part(data.name, "test", dir=data.dir, file=data.file)
+            test, validation = self._load_test(), self._members.data.validation
             outcome = Outcome(
                 self.total_steps,
                 *devices.to_host((self._states, self._best)),
@@ -292,6 +306,20 @@ class PopulationRun:
         processes.on_primary(
             lambda: shutil.rmtree(self._folder / "checkpoints", ignore_errors=True)
         )
+
+    def _load_test(self) -> Arrays:
+        """Load the test part, and record it as that of the sweep and of each member."""
+        data = self._config.data
+        test = load_part(data.name, "test", dir=data.dir, file=data.file)
+        found = check_test(test, self._members.data.training, self._progress.say)
+
+        def record():
+            record_data(self._workdir, by_settings(found, data))
+            for trial in self._members.trials:
+                record_data(trial_folder(self._workdir, trial), found)
+
+        processes.on_primary(record)
+        return test
 
 
 def _of_member(tree: Any, index: int) -> Any:

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import chex
@@ -21,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from capsjax.runs import manifest
 from capsjax.runs.checkpoint import CheckpointError, Checkpoints
 from tests.tiny import ROOT
 
@@ -285,40 +285,139 @@ def test_all_damaged(two):
     assert contents(two.parent) == before
 
 
-@pytest.mark.parametrize("damage", ["half", "missing", "changed"])
-def test_damage_to_any_file_is_noticed_or_harmless(two, damage, tmp_path):
-    """No half of a state in silence, and no error in place of the step before."""
-    names = [path.relative_to(two) for path in (two / "2").rglob("*") if path.is_file()]
-    names.remove(Path("2", "metrics", "metrics"))  # see below
-    assert len(names) > 5
-    noticed = 0
+def spoil(path, damage):
+    data = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "half":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", ["half", "missing", "bit"])
+def test_damage_to_any_file_is_noticed_and_named(two, damage, tmp_path, caplog):
+    names = [path.relative_to(two / "2") for path in (two / "2").rglob("*") if path.is_file()]
+    assert {"manifest.sha256", "metrics/metrics", "notes/metadata"} < set(map(str, names))
+    assert sum(name.parent.name == "d" for name in names) > 1
     for index, name in enumerate(names):
         copy = tmp_path / f"copy{index}" / "checkpoints"
         shutil.copytree(two, copy)
-        data = bytearray((copy / name).read_bytes())
-        if damage == "missing":
-            (copy / name).unlink()
-        elif damage == "half":
-            (copy / name).write_bytes(data[: len(data) // 2])
-        elif data:
-            data[len(data) // 2] ^= 0xFF
-            (copy / name).write_bytes(data)
-        restored = Checkpoints(copy, keep=5).restore_last_whole(LIKE)
-        assert restored.step in (1, 2), name
-        # Orbax keeps no checksums of arrays: a changed byte in one of them goes unnoticed.
-        if not (damage == "changed" and name.parent.name == "d"):
-            check_equal(restored.state, make_state(restored.step))
-        assert restored.notes == {"epoch": restored.step}, name
-        noticed += restored.step == 1
-    assert noticed > 0
+        spoil(copy / "2" / name, damage)
+        with pytest.raises(CheckpointError) as refused:
+            Checkpoints(copy, read_only=True).restore(LIKE)
+        assert f"step 2 in {copy} is damaged: {name} is " in str(refused.value)
+        assert str(refused.value).endswith("Whole instead: --checkpoint=1")
+        caplog.clear()
+        checkpoints = Checkpoints(copy, keep=5)
+        restored = checkpoints.restore_last_whole(LIKE)
+        assert (restored.step, restored.notes) == (1, {"epoch": 1}), name
+        check_equal(restored.state, make_state(1))
+        assert checkpoints.best_step() == 1
+        (line,) = [record.getMessage() for record in caplog.records]
+        assert f"damaged: {name} is " in line
+        assert line.endswith("checkpoints_damaged/2; going on from step 1: step 2 is trained again")
 
 
-def test_damaged_metrics_are_noticed_or_harmless(two):
-    (two / "2" / "metrics" / "metrics").write_text('{"valid')
-    checkpoints = Checkpoints(two, keep=5)
-    restored = checkpoints.restore_last_whole(LIKE)
-    check_equal(restored.state, make_state(restored.step))
-    assert checkpoints.best_step() == 1
+def test_the_best_is_not_taken_by_damaged_metrics(two):
+    (two / "1" / "metrics" / "metrics").write_text('{"validation_loss": 0.1}')
+    checkpoints = Checkpoints(two, read_only=True)
+    for read in (lambda: checkpoints.restore(LIKE, "best"), lambda: checkpoints.notes("best")):
+        with pytest.raises(
+            CheckpointError, match=r"step 1 .*metrics/metrics is not what was saved"
+        ):
+            read()
+    assert checkpoints.restore(LIKE, "last").step == 2
+
+
+def test_a_damaged_checkpoint_before_the_last_is_set_aside_with_its_cost(directory, caplog):
+    def damaged(step):
+        checkpoints = Checkpoints(directory, keep=3, steps_per_epoch=2)
+        for each, loss in ((2, 0.25), (4, 0.5), (6, 0.75)):
+            checkpoints.save(each, make_state(each), {}, loss)
+        truncate_arrays(directory, step)
+        caplog.clear()
+        checkpoints = Checkpoints(directory, keep=3, steps_per_epoch=2)
+        assert checkpoints.restore_last_whole(LIKE).step == 6
+        assert checkpoints.steps() == sorted({2, 4, 6} - {step})
+        (line,) = [record.getMessage() for record in caplog.records]
+        return line
+
+    assert damaged(4).endswith("nothing is lost with it")
+    assert "the best so far (validation loss 0.25) and are lost: the best of the" in damaged(2)
+
+
+def test_the_end_of_a_run_takes_the_best_that_is_whole(directory, caplog):
+    checkpoints = Checkpoints(directory, keep=3)
+    for step, loss in ((1, 0.25), (2, 0.5), (3, 0.75)):
+        checkpoints.save(step, make_state(step), {}, loss)
+    truncate_arrays(directory, 1)
+    restored = checkpoints.restore_best_whole(LIKE)
+    assert restored.step == 2
+    check_equal(restored.state, make_state(2))
+    assert "the best so far (validation loss 0.25) and are lost" in caplog.text
+    # The last one can be trained again, at no loss but time.
+    truncate_arrays(directory, 2)
+    truncate_arrays(directory, 3)
+    with pytest.raises(CheckpointError, match=r"step 3 .* Start the same command again"):
+        checkpoints.restore_best_whole(LIKE)
+    assert checkpoints.steps() == [3]
+
+
+def test_a_damaged_checkpoint_of_the_same_step_is_saved_again(two):
+    truncate_arrays(two, 2)
+    Checkpoints(two, keep=5).save(2, make_state(22), {"epoch": 2}, 0.5)
+    checkpoints = Checkpoints(two, read_only=True)
+    assert checkpoints.steps() == [1, 2]
+    check_equal(checkpoints.restore(LIKE).state, make_state(22))
+
+
+def test_a_save_counts_only_with_its_manifest_and_deletes_nothing_before(two, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    checkpoints = Checkpoints(two, keep=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(3, make_state(3), {}, 0.1)
+    assert Checkpoints(two, read_only=True).steps() == [1, 2]
+    checkpoints = Checkpoints(two, keep=1)
+    check_equal(checkpoints.restore_last_whole(LIKE).state, make_state(2))
+    checkpoints.save(3, make_state(3), {}, 0.1)
+    assert sorted(path.name for path in two.iterdir()) == ["3"]
+
+
+def test_all_is_on_the_disk_before_a_checkpoint_has_its_name(two, monkeypatch):
+    """The order of calls is all that a test can see of what a power cut leaves."""
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def watched_fsync(handle):
+        events.append(("fsync", os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    def watched_replace(source, target):
+        events.append(("replace", str(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
+    checkpoints = Checkpoints(two, keep=1)
+    checkpoints.save(3, make_state(3), {}, 0.1)
+    named = events.index(("replace", str(two / "3")))
+    partial = two / "partial-3"
+    manifested = events.index(("replace", str(partial / "manifest.sha256")))
+    assert manifested < named
+    for path in (two / "3").rglob("*"):
+        if path.name != "manifest.sha256":
+            written = events.index(("fsync", str(partial / path.relative_to(two / "3"))))
+            assert written < manifested, path
+    before, after = events[manifested:named], events[named:]
+    assert ("fsync", str(partial)) in before
+    deleted = after.index(("replace", str(two / "partial-1")))
+    assert after.index(("fsync", str(two))) < deleted
 
 
 def test_notes_do_not_need_the_state(two):
@@ -340,7 +439,7 @@ def test_full_disk_leaves_the_earlier_checkpoints(two, monkeypatch):
 
     checkpoints = Checkpoints(two, keep=5)
     with monkeypatch.context() as patch:
-        patch.setattr(ocp.CheckpointManager, "save", no_space)
+        patch.setattr(ocp.Checkpointer, "save", no_space)
         with pytest.raises(CheckpointError, match=r"step 3 .*No space left.*Make room .* goes on"):
             checkpoints.save(3, make_state(3), {}, 0.1)
     assert checkpoints.steps() == [1, 2]
@@ -466,7 +565,9 @@ def test_read_only_sets_nothing_aside(two):
     assert contents(two.parent) == before
 
 
-@pytest.mark.parametrize("losses", [[0.1, math.nan, 0.5], [0.5, 0.1, math.nan]])
+@pytest.mark.parametrize(
+    "losses", [[0.1, math.nan, 0.5], [0.5, 0.1, math.nan], [math.nan, 0.1, 0.5]]
+)
 def test_not_a_number_is_not_the_best(directory, losses):
     checkpoints = Checkpoints(directory, keep=1)
     for step, loss in enumerate(losses):

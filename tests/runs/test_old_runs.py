@@ -10,6 +10,8 @@ import pytest
 
 from capsjax.config import load_config
 from capsjax.data import load_part
+from capsjax.runs.checkpoint import CheckpointError
+from capsjax.runs.data_record import read_data
 from capsjax.runs.files import read_json
 from capsjax.runs.predictor import load_predictor
 from capsjax.runs.train import train_and_evaluate
@@ -67,3 +69,31 @@ def test_it_resumes_with_the_same_config_and_refuses_another(workdir):
     assert again["steps"] == summary["steps"]
     assert again["test"]["num_errors"] == summary["test"]["num_errors"]
     assert again["validation"]["loss"] == pytest.approx(summary["validation"]["loss"], rel=1e-5)
+    # Its data are its own from now on.
+    assert read_data(workdir).keys() == {"training", "validation", "test"}
+    assert read_data(workdir)["test"] == load_part("digits", "test").fingerprint()
+
+
+def test_it_is_read_without_checksums_which_is_reported_once(workdir, caplog):
+    for _ in range(2):
+        assert load_predictor(workdir).step == 8
+    lines = [each.getMessage() for each in caplog.records if "checksums" in each.getMessage()]
+    assert lines == [
+        f"{workdir / 'checkpoints'} holds a checkpoint of an earlier version, without checksums: "
+        "damage to its arrays would go unnoticed"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("metrics/metrics", "metrics/metrics cannot be read"),
+        ("notes/metadata", "notes/metadata cannot be read"),
+        ("state/_METADATA", "is damaged or belongs to another network"),
+    ],
+)
+def test_half_of_one_of_its_files_is_refused(workdir, name, message):
+    path = workdir / "checkpoints" / "8" / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=f"step 8 in .*{message}"):
+        load_predictor(workdir, "best")
