@@ -4,7 +4,8 @@
     python experiments/evaluate.py --workdir=runs/a --checkpoint=last --data=kmnist
 
 Writes WORKDIR/evaluation/DATA-PART-STEP/: evaluation.json, confusion.png, mistakes.png and
-predictions.npz (labels, predictions, scores, in the order of the data).
+predictions.npz (labels, predictions, scores, in the order of the data). Data of the run's own name
+that are not the run's own are refused, unless --other_data is given.
 """
 
 from pathlib import Path
@@ -14,10 +15,11 @@ from absl import flags
 from sklearn.metrics import confusion_matrix
 
 from capsjax.commands import command_line
-from capsjax.data import load_part
+from capsjax.data import Arrays, load_part, load_training
 from capsjax.plots import figures
 from capsjax.runs.compilation import keep_compiled_programs
-from capsjax.runs.files import write_json
+from capsjax.runs.data_record import Fingerprints, check_data, fingerprints
+from capsjax.runs.files import naming, write_json
 from capsjax.runs.predictor import Predictor, load_predictor
 
 FLAGS = flags.FLAGS
@@ -31,6 +33,7 @@ def define_flags() -> None:
     flags.DEFINE_string("data", "", "Another data set: digits, npz or a name of TFDS.")
     flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
     flags.DEFINE_string("data_file", "", "The .npz file, if not that of training.")
+    command_line.define_other_data_flag()
     flags.DEFINE_enum("part", "test", ["test", "train"], "Part of the data set.")
     flags.DEFINE_integer("mistakes", 10, "Mistakes in the figure.", lower_bound=1)
 
@@ -39,13 +42,13 @@ def main() -> None:
     keep_compiled_programs()
     workdir = command_line.existing_run(FLAGS.workdir)
     predictor = load_predictor(workdir, FLAGS.checkpoint)
-    name = FLAGS.data or predictor.config.data.name
-    data = load_part(
-        name,
-        FLAGS.part,
-        dir=FLAGS.data_dir or predictor.config.data.dir,
-        file=FLAGS.data_file or predictor.config.data.file,
-    )
+    config = predictor.config.data
+    name = FLAGS.data or config.name
+    where = {"dir": FLAGS.data_dir or config.dir, "file": FLAGS.data_file or config.file}
+    data = load_part(name, FLAGS.part, **where)
+    if name == config.name and not FLAGS.other_data:
+        found = _own_parts(data, {**config, **where})
+        check_data(workdir, found, command_line.OTHER_DATA)
     if data.num_classes > predictor.model.num_classes:
         raise ValueError(
             f"{name} has {data.num_classes} classes and the network {predictor.model.num_classes}"
@@ -56,12 +59,22 @@ def main() -> None:
             f"{workdir / 'summary.json'}"
         )
     folder = workdir / "evaluation" / f"{name}-{FLAGS.part}-{predictor.step}"
+    if FLAGS.other_data:
+        folder = command_line.folder_beside(folder, data)
     title = f"{predictor.config.name}, step {predictor.step}, on {name} ({FLAGS.part})"
     result = evaluate(predictor, data.images, data.labels, folder, title, FLAGS.mistakes)
     print(
         f"{title}: accuracy {100 * result['accuracy']:.2f} %, {result['num_errors']} errors of "
         f"{result['num_examples']}\nwrote {folder}"
     )
+
+
+def _own_parts(data: Arrays, settings: dict) -> Fingerprints:
+    """Return fingerprints by the names of a run's parts: it divides "train" into two."""
+    if FLAGS.part == "test":
+        return fingerprints(test=data)
+    training, validation = load_training(**settings)
+    return fingerprints(training=training, validation=validation)
 
 
 def evaluate(
@@ -99,21 +112,22 @@ def evaluate(
     worst = worst[np.argsort(-prediction.scores[worst].max(axis=1), kind="stable")][:max_mistakes]
     meaning = "scores" if prediction.poses is None else "lengths"
     folder.mkdir(parents=True, exist_ok=True)
-    figures.mistakes(
-        images[worst] / 255.0,
-        None if prediction.reconstruction is None else prediction.reconstruction[worst],
-        labels[worst],
-        prediction.labels[worst],
-        prediction.scores[worst],
-        f"The most confident of {wrong.sum()} mistakes: {title}\n"
-        f"(taken for, is; {meaning} of both classes)",
-    ).savefig(folder / "mistakes.png", dpi=150)
-    figures.confusion_matrix(matrix, title).savefig(folder / "confusion.png", dpi=150)
-    np.savez(
-        folder / "predictions.npz",
-        labels=labels,
-        predictions=prediction.labels,
-        scores=prediction.scores,
-    )
+    with naming(folder):
+        figures.mistakes(
+            images[worst] / 255.0,
+            None if prediction.reconstruction is None else prediction.reconstruction[worst],
+            labels[worst],
+            prediction.labels[worst],
+            prediction.scores[worst],
+            f"The most confident of {wrong.sum()} mistakes: {title}\n"
+            f"(taken for, is; {meaning} of both classes)",
+        ).savefig(folder / "mistakes.png", dpi=150)
+        figures.confusion_matrix(matrix, title).savefig(folder / "confusion.png", dpi=150)
+        np.savez(
+            folder / "predictions.npz",
+            labels=labels,
+            predictions=prediction.labels,
+            scores=prediction.scores,
+        )
     write_json(folder / "evaluation.json", result)
     return result

@@ -19,7 +19,7 @@ from capsjax.reports.facts import epochs
 from capsjax.reports.index import Sweep, parse_point, read_sweep
 from capsjax.reports.markdown import report
 from capsjax.reports.wording import percent, plural
-from capsjax.runs.files import write_text
+from capsjax.runs.files import naming, write_text
 
 FLAGS = flags.FLAGS
 FIGURE = "error.png"
@@ -68,7 +68,8 @@ def write_report(
     folder.mkdir(exist_ok=True)
     write_text(folder / "trials.csv", trials_csv(sweep))
     write_text(folder / "points.csv", points_csv(sweep, analysis))
-    draw(sweep, analysis).savefig(folder / FIGURE, dpi=150)
+    with naming(folder / FIGURE):
+        draw(sweep, analysis).savefig(folder / FIGURE, dpi=150)
     write_text(folder / "report.md", text)
     return text
 

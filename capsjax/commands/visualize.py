@@ -15,6 +15,8 @@ from capsjax.commands import command_line
 from capsjax.data import Arrays, load_part
 from capsjax.plots import figures
 from capsjax.runs.compilation import keep_compiled_programs
+from capsjax.runs.data_record import check_data, fingerprints
+from capsjax.runs.files import naming
 from capsjax.runs.predictor import Predictor, load_predictor
 from capsjax.runs.writers import read_metrics
 
@@ -27,6 +29,8 @@ def define_flags() -> None:
         "checkpoint", "selected", "best, last, a step, or selected (what the config selects)."
     )
     flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
+    flags.DEFINE_string("data_file", "", "The .npz file, if not that of training.")
+    command_line.define_other_data_flag()
     flags.DEFINE_integer("images", 12, "Images in the figures.", lower_bound=1)
     flags.DEFINE_float(
         "pose_range", 0.25, "Poses move over [-RANGE, RANGE]; the paper's is 0.25.", lower_bound=0.0
@@ -39,13 +43,19 @@ def main() -> None:
     workdir = command_line.existing_run(FLAGS.workdir)
     predictor = load_predictor(workdir, FLAGS.checkpoint)
     data = predictor.config.data
-    test = load_part(data.name, "test", dir=FLAGS.data_dir or data.dir, file=data.file)
+    where = {"dir": FLAGS.data_dir or data.dir, "file": FLAGS.data_file or data.file}
+    test = load_part(data.name, "test", **where)
     folder = workdir / "figures"
+    if FLAGS.other_data:
+        folder = command_line.folder_beside(folder, test)
+    else:
+        check_data(workdir, fingerprints(test=test), command_line.OTHER_DATA)
     folder.mkdir(exist_ok=True)
     offsets = np.linspace(-FLAGS.pose_range, FLAGS.pose_range, FLAGS.pose_steps)
     for name, figure in draw(predictor, test, read_metrics(workdir), FLAGS.images, offsets):
         path = folder / f"{name}.png"
-        figure.savefig(path, dpi=150)
+        with naming(path):
+            figure.savefig(path, dpi=150)
         print(path, flush=True)
 
 

@@ -1,6 +1,7 @@
 """The form of data from every source: images and labels as arrays, checked once."""
 
 import dataclasses
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,12 @@ class Arrays:
             )
         if len(labels) == 0:
             raise DataError("a part of the data set is empty")
+        if labels.ndim == 2 and not np.isin(labels, (0, 1)).all():
+            raise DataError(
+                f"labels of shape {labels.shape} are 0 or 1 for each of {self.num_classes} "
+                f"classes, not from {labels.min()} to {labels.max()}; the numbers of one class for "
+                f"each image have shape ({n},)"
+            )
         if labels.min() < 0 or labels.max() >= self.num_classes:
             raise DataError(
                 f"labels run from 0 to {self.num_classes - 1}, "
@@ -68,6 +75,31 @@ class Arrays:
     def take(self, indices: np.ndarray) -> "Arrays":
         """Return the examples at `indices`, in that order."""
         return Arrays(self.images[indices], self.labels[indices], self.num_classes)
+
+    def classes(self) -> np.ndarray:
+        """Return the numbers of the classes that occur, in ascending order."""
+        if self.labels.ndim == 2:
+            return np.flatnonzero(self.labels.any(axis=0))
+        return np.unique(self.labels)
+
+    def fingerprint(self) -> dict[str, int | str]:
+        """Return values for JSON that differ if anything in the data does.
+
+        A run compares them, and uses nothing else of its data to recognise them.
+        """
+        return {
+            "number": len(self),
+            "classes": self.num_classes,
+            "images": _digest(self.images),
+            "labels": _digest(self.labels),
+        }
+
+
+def _digest(array: np.ndarray) -> str:
+    """Return the SHA-256 of an array's type, shape and bytes: 0.06 s for those of MNIST."""
+    sha = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
 
 
 def split_validation(
@@ -89,7 +121,7 @@ def split_validation(
       source.
 
     Raises:
-      DataError: if nothing would be left to train on.
+      DataError: if nothing would be left to train on, or stratified parts are too small.
     """
     if not 0 <= validation_size < len(train):
         raise DataError(
@@ -99,6 +131,12 @@ def split_validation(
         return train, None
     # RandomState, because numpy has frozen its streams: the split is the same in every version.
     if stratify:
+        count = len(np.unique(train.labels))
+        if not count <= validation_size <= len(train) - count:
+            raise DataError(
+                f"data.validation_size is between {count} and {len(train) - count} here, or 0, so "
+                f"that both parts have all {count} classes; not {validation_size}"
+            )
         from sklearn.model_selection import train_test_split
 
         rest, held_out = train_test_split(

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from capsjax.data.arrays import Arrays, DataError, split_validation
+from capsjax.data.labels import check_no_gaps
 
 TEST_SHARE = 6  # one of six examples is for testing, as in MNIST, if the file has no test part
 SPLIT_SEED = 0
@@ -15,7 +16,8 @@ def load_npz(path: str, part: str) -> Arrays:
 
     The file holds `images` (n, h, w) or (n, h, w, c) and `labels` (n,), and may hold
     `test_images` and `test_labels`; without them a sixth is set aside for testing by a fixed
-    seed. Images are uint8 in 0..255, or floating point in 0..1 (or bool).
+    seed. Images are uint8 in 0..255, or floating point in 0..1 (or bool). To train on it, every
+    class from 0 to the largest label has an image; a test part may have any of them.
 
     Args:
       path: the file.
@@ -44,11 +46,16 @@ def load_npz(path: str, part: str) -> Arrays:
         )
     if ("test_images" in arrays) != ("test_labels" in arrays):
         raise DataError(f"{path!r} has one of test_images and test_labels; it needs both or none")
+    for name in ("labels", "test_labels"):
+        if name in arrays:
+            _check_length(arrays, name)
     labels = [_labels(arrays[name], name) for name in ("labels", "test_labels") if name in arrays]
     if labels[0].ndim == 2:  # several classes for each image: a column for each class
         num_classes = labels[0].shape[1]
     else:
         num_classes = 1 + max(int(each.max(initial=0)) for each in labels)
+        if part == "train":
+            check_no_gaps(labels, path)
     train = Arrays(_images(arrays["images"], "images"), labels[0], num_classes)
     if "test_images" in arrays:
         test = Arrays(_images(arrays["test_images"], "test_images"), labels[1], num_classes)
@@ -61,6 +68,17 @@ def load_npz(path: str, part: str) -> Arrays:
     else:
         train, test = split_validation(train, max(1, len(train) // TEST_SHARE), SPLIT_SEED)
     return {"train": train, "test": test}[part]
+
+
+def _check_length(arrays: dict[str, np.ndarray], name: str) -> None:
+    images = name.replace("labels", "images")
+    if arrays[name].ndim == 0 or arrays[images].ndim == 0:
+        raise DataError(f"{name} and {images} are arrays, one row for each image")
+    if len(arrays[name]) != len(arrays[images]):
+        raise DataError(
+            f"{name} has {len(arrays[name])} rows and {images} {len(arrays[images])}: each image "
+            "has one"
+        )
 
 
 def _images(images: np.ndarray, name: str) -> np.ndarray:
@@ -77,7 +95,10 @@ def _images(images: np.ndarray, name: str) -> np.ndarray:
 
 def _labels(labels: np.ndarray, name: str) -> np.ndarray:
     if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{name} are integers from 0, not {labels.dtype}")
+        raise DataError(
+            f"{name} are integers from 0, not {labels.dtype}: "
+            f"np.searchsorted(np.unique(labels), {name}) makes them so"
+        )
     if labels.size and not 0 <= labels.min() <= labels.max() < 2**31 - 1:
         raise DataError(f"{name} run from {labels.min()} to {labels.max()}; they start at 0")
     return labels.astype(np.int32)

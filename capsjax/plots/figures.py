@@ -90,7 +90,11 @@ def training_curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
         axis = figure.add_subplot(rows, 2, place)
         scale = 100.0 if name == "error" else 1.0
         for split, color in (("train", "#2166ac"), ("validation", "#d6604d")):
-            points = [(each["epoch"], each[name]) for each in records if each["split"] == split]
+            points = [
+                (each["epoch"], each[name])
+                for each in records
+                if each["split"] == split and name in each
+            ]
             if points:
                 epochs, values = np.array(points).T
                 axis.plot(epochs, scale * values, color=color, label=split, marker=".", ms=4)

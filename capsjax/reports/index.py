@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from capsjax.analysis.statistics import Point, grid
 from capsjax.registry import look_up, suggest
-from capsjax.runs.files import read_json
+from capsjax.runs.files import DamagedFileError, read_sealed
 
 REMEDY = "start experiments/sweep.py with the same --workdir again, which writes it anew"
 
@@ -92,14 +92,14 @@ def read_sweep(workdir: Path) -> Sweep:
     """
     path = workdir / "index.json"
     try:
-        fields = read_json(path)
+        fields = read_sealed(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"no sweep in {workdir} (it has no index.json): give the --workdir of "
             "experiments/sweep.py"
         ) from None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): {REMEDY}") from None
+    except DamagedFileError as error:
+        raise ValueError(f"{path} is damaged ({error.reason}): {REMEDY}") from None
     try:
         return _sweep(fields, workdir.name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -119,9 +119,7 @@ def parse_point(sweep: Sweep, text: str) -> Point:
     return _point(sweep.factors, levels)
 
 
-def _sweep(fields: Any, folder: str) -> Sweep:
-    if not isinstance(fields, dict):
-        raise ValueError("it is no object")
+def _sweep(fields: Mapping[str, Any], folder: str) -> Sweep:
     factors = {
         str(factor["name"]): tuple(str(level) for level in factor["levels"])
         for factor in fields["factors"]

@@ -1,6 +1,6 @@
 """Single runs as rows of a table, read from the files in their folders."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,8 +8,9 @@ from capsjax.analysis.statistics import summarize
 from capsjax.reports import wording
 from capsjax.reports.documents import DOCUMENTS
 from capsjax.reports.tables import table
-from capsjax.runs.files import read_json
-from capsjax.runs.workdir import flatten, read_config, read_summary
+from capsjax.runs.data_record import read_data
+from capsjax.runs.files import DamagedFileError, WorkdirError
+from capsjax.runs.workdir import flatten, read_config, read_starts, read_summary
 from capsjax.runs.writers import read_metrics
 
 # Fields that locate files, which does not affect what was run.
@@ -37,18 +38,20 @@ class Run(NamedTuple):
       starts: env.json, one entry for each start.
       summary: its results; None if it is not finished.
       epochs: number of epochs done.
+      training: fingerprint of its training data; None if it is not known.
     """
 
     fields: dict[str, Any]
     starts: list[dict[str, Any]]
     summary: dict[str, Any] | None
     epochs: float
+    training: Mapping[str, Any] | None
 
     @property
     def without_seed(self) -> str:
         """Key that is equal for runs that differ only in their seed."""
         same = {name: value for name, value in self.fields.items() if name != "seed"}
-        return repr(sorted(same.items()))
+        return repr((sorted(same.items()), self.training))
 
     @property
     def command(self) -> str:
@@ -64,13 +67,19 @@ def read_run(workdir: Path) -> Run:
     """Read the run in a folder.
 
     Raises:
-      WorkdirError: if there is none.
+      WorkdirError: if there is none, or a file of it is damaged.
     """
     fields = flatten(read_config(workdir).to_dict())
     fields = {name: value for name, value in fields.items() if name not in PLACES}
     records = read_metrics(workdir)
     epochs = records[-1]["epoch"] if records else 0.0
-    return Run(fields, read_json(workdir / "env.json"), read_summary(workdir), epochs)
+    try:
+        training = read_data(workdir).get("training")
+        return Run(fields, read_starts(workdir), read_summary(workdir), epochs, training)
+    except DamagedFileError as error:
+        raise WorkdirError(
+            f"{error}. Start the run again with its --workdir, which makes the file anew"
+        ) from None
 
 
 def runs_table(runs: Sequence[Run]) -> str:

@@ -2,14 +2,17 @@
 
 config.json          the whole config
 env.json             a list: versions, commit, device, command of each start
+data.json            fingerprints of the data, see `capsjax.runs.data_record`
 metrics.jsonl        one JSON object per line
 checkpoints/         the last few and the best
 tensorboard/
+lock log.txt         while a program trains here; its lines, where it can print them nowhere else
 summary.json         the results; written at the end, so its presence means "finished"
 evaluation/ figures/ the output of evaluate.py and visualize.py
 """
 
 import datetime
+import fnmatch
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,16 +22,33 @@ from ml_collections import ConfigDict
 
 from capsjax.config.renamed import modernize
 from capsjax.config.tagged import resolved
+from capsjax.runs.data_record import Fingerprints, record_data
 from capsjax.runs.environment import describe_environment
-from capsjax.runs.files import read_json, write_json
+from capsjax.runs.files import (
+    DamagedFileError,
+    WorkdirError,
+    digest,
+    make_folder,
+    read_json,
+    read_sealed,
+    set_aside,
+    warn,
+    write_json,
+)
+from capsjax.runs.lock import LOCK
+from capsjax.runs.output import LOG
 
 # Fields that may differ when a run resumes: where files are and how often they are written does not
 # affect what is computed. A sweep has them under "base.", and may be given more seeds.
 FREE_FIELDS = ("data.dir", "data.file", "checkpoint.", "log.", "evaluate.batch_size", "num_seeds")
 
+# Temporary files of `write_text`, which a kill leaves behind.
+LEFT_OVER = "*.json*.tmp"
 
-class WorkdirError(ValueError):
-    """A folder that does not contain the expected run; the message names the remedy."""
+# Without these a summary.json is not that of a finished run.
+RESULTS = ("selection", "selected_step", "test", "train_seconds")
+# What reports take from each start in env.json.
+NEEDED = {"backend", "command"}
 
 
 def new_workdir(name: str, root: Path = Path("runs")) -> Path:
@@ -42,62 +62,128 @@ def new_workdir(name: str, root: Path = Path("runs")) -> Path:
     return path
 
 
-def open_workdir(path: Path, config: ConfigDict, start: Mapping[str, Any]) -> None:
+def open_workdir(
+    path: Path, config: ConfigDict, start: Mapping[str, Any], data: Fingerprints | None = None
+) -> None:
     """Make the folder of a run, or reopen the folder of the same run.
 
     Args:
       path: the folder.
       config: config of the run; written at the first start, compared at the others.
       start: facts about this start for env.json besides the environment, such as the command.
+      data: fingerprints of the data of the run; recorded at the first start, compared at the
+        others. None for a sweep, which loads its data later.
 
     Raises:
-      WorkdirError: if the folder contains a run of another config, or something else.
+      WorkdirError: if the folder contains a run of another config, of other data, or something
+        else.
     """
-    if path.exists() and not path.is_dir():
-        raise WorkdirError(f"--workdir={path} is a file")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkdirError(f"--workdir={path} cannot be made: {error}") from None
+    make_folder(path)
     if (path / "config.json").exists():
-        _check_same(path, flatten(resolved(read_config(path))), flatten(resolved(config)))
-    elif any(path.iterdir()):
+        _check_same(path, config)
+    elif not all(_is_left_over(each.name) for each in path.iterdir()):
         raise WorkdirError(
             f"--workdir={path} is not empty and holds no run (no config.json): name another one"
         )
     else:
         write_json(path / "config.json", resolved(config))
-    env = path / "env.json"
+    for each in path.glob(LEFT_OVER):
+        each.unlink(missing_ok=True)
+    if data is not None:
+        record_data(path, data)
     try:
-        starts = read_json(env) if env.exists() else []
-    except ValueError:
+        starts = read_starts(path)
+    except FileNotFoundError:
+        starts = []
+    except DamagedFileError as error:
         starts = []  # it only records the past; no reason to stop
-    write_json(env, [*starts, {**describe_environment(), **start}])
+        set_aside(error, "what it recorded of earlier starts is no longer in env.json")
+    stored = {"config": _digest(read_json(path / "config.json"))}
+    write_json(path / "env.json", [*starts, {**describe_environment(), **start, **stored}])
+
+
+def _is_left_over(name: str) -> bool:
+    """Return whether a file may precede config.json, as where a start was killed before it."""
+    return name in (LOCK, LOG) or fnmatch.fnmatch(name, LEFT_OVER)
+
+
+def read_finished(
+    path: Path, config: ConfigDict, data: Fingerprints | None = None
+) -> dict[str, Any] | None:
+    """Read the results of a run that is finished; None otherwise.
+
+    Nothing is written that is not damaged or missing: the folder may be one that can only be read.
+
+    Args:
+      path: the folder, new or of the same run.
+      config, data: as in `open_workdir`.
+
+    Raises:
+      WorkdirError: if the folder contains a finished run of another config or of other data.
+    """
+    if not (path / "summary.json").exists() or not (path / "config.json").exists():
+        return None
+    _check_same(path, config)
+    if data is not None:
+        try:
+            record_data(path, data)
+        except OSError as error:
+            warn(f"{error}: the data of this finished run are not recorded")
+    return summary_or_set_aside(path)
 
 
 def read_config(path: Path) -> ConfigDict:
     """Read the config of a run, with today's fields where an earlier version wrote it.
 
     Raises:
-      WorkdirError: if the folder contains no run.
+      WorkdirError: if the folder contains no run, or its config.json is damaged.
     """
     try:
-        fields = read_json(path / "config.json")
-    except (FileNotFoundError, NotADirectoryError):
+        fields = _read_fields(path)
+        if _recorded_digest(path) not in (None, _digest(fields)):
+            raise DamagedFileError(path / "config.json", "env.json recorded another config")
+        return _config_of(path, fields)
+    except DamagedFileError as error:
         raise WorkdirError(
-            f"no run in {path} (it has no config.json): give the --workdir of experiments/train.py"
+            f"{error}. The same command as at its first start (in {path / 'env.json'}) writes it "
+            "anew"
         ) from None
-    except ValueError as error:
-        raise WorkdirError(f"{path / 'config.json'} is damaged: {error}") from None
-    if not isinstance(fields, dict):
-        raise WorkdirError(f"{path / 'config.json'} is damaged: it is no object")
-    return ConfigDict(_tuples(modernize(fields))).lock()
+
+
+def read_starts(path: Path) -> list[dict[str, Any]]:
+    """Read env.json: facts about each start of a run.
+
+    Raises:
+      OSError: if it cannot be read.
+      DamagedFileError: if it is no list of starts.
+    """
+    starts = read_json(path / "env.json")
+    if not isinstance(starts, list) or not all(map(_is_start, starts)) or not starts:
+        raise DamagedFileError(path / "env.json", "it is no list of starts")
+    return starts
+
+
+def _is_start(fields: Any) -> bool:
+    return isinstance(fields, dict) and fields.keys() >= NEEDED
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
-    """Read the results of a run; None if it is not finished."""
+    """Read the results of a run; None if it is not finished.
+
+    Raises:
+      DamagedFileError: if summary.json is not what was written.
+    """
     summary = path / "summary.json"
-    return read_json(summary) if summary.exists() else None
+    return read_sealed(summary, RESULTS) if summary.exists() else None
+
+
+def summary_or_set_aside(path: Path) -> dict[str, Any] | None:
+    """Read the results of a run as `read_summary`; set damaged ones aside, to be made again."""
+    try:
+        return read_summary(path)
+    except DamagedFileError as error:
+        set_aside(error, "the results are computed again, from the last checkpoint")
+        return None
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -115,17 +201,78 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _check_same(path: Path, config: ConfigDict) -> None:
+    """Compare the config of a run; write a damaged one anew if it is known to be this one."""
+    new = resolved(config)
+    try:
+        old = resolved(_config_of(path, _read_fields(path)))
+        problem = _difference(path, flatten(old), flatten(new))
+        damage = DamagedFileError(path / "config.json", "env.json recorded another config")
+    except DamagedFileError as error:
+        damage = error
+        problem = (
+            f"{error}, and {path / 'env.json'} does not show that it was the config given here. "
+            "Give the config of its first start, or name another --workdir"
+        )
+    if not problem:
+        return
+    if _recorded_digest(path) != _digest(new):
+        raise WorkdirError(problem)
+    set_aside(damage, "written anew from the config given here, which is the recorded one")
+    write_json(path / "config.json", new)
+
+
+def _difference(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     differing = [
         f"{name}: {old.get(name)!r} there, {new.get(name)!r} here"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not name.removeprefix("base.").startswith(FREE_FIELDS)
+        if old.get(name) != new.get(name) and not _is_free(name)
     ]
-    if differing:
+    if not differing:
+        return ""
+    return (
+        f"{path} holds a run of another config ({'; '.join(differing)}). Name another "
+        "--workdir, or give the same config to resume"
+    )
+
+
+def _is_free(name: str) -> bool:
+    return name.removeprefix("base.").startswith(FREE_FIELDS)
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    """Read the fields of config.json as they were written."""
+    try:
+        fields = read_json(path / "config.json")
+    except (FileNotFoundError, NotADirectoryError):
         raise WorkdirError(
-            f"{path} holds a run of another config ({'; '.join(differing)}). Name another "
-            "--workdir, or give the same config to resume"
-        )
+            f"no run in {path} (it has no config.json): give the --workdir of experiments/train.py"
+        ) from None
+    if not isinstance(fields, dict) or not fields:
+        raise DamagedFileError(path / "config.json", "it is no object with fields")
+    return fields
+
+
+def _config_of(path: Path, fields: Mapping[str, Any]) -> ConfigDict:
+    try:
+        return ConfigDict(_tuples(modernize(fields))).lock()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(path / "config.json", f"{type(error).__name__}: {error}") from None
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    """Return the digest of a config's fields that may not differ when a run resumes."""
+    flat = flatten(fields)
+    return digest({name: value for name, value in flat.items() if not _is_free(name)})
+
+
+def _recorded_digest(path: Path) -> str | None:
+    """Return the digest of config.json at the last start; None if none is known."""
+    try:
+        digests = [start.get("config") for start in read_starts(path)]
+    except (OSError, DamagedFileError):
+        return None
+    return next(filter(None, reversed(digests)), None)
 
 
 def _tuples(value: Any) -> Any:

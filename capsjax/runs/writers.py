@@ -1,11 +1,12 @@
 """Metrics on disk: one JSON object per line, and TensorBoard."""
 
+import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from capsjax.runs.files import write_text
+from capsjax.runs.files import naming, warn, write_text
 
 
 class MetricsWriter:
@@ -21,7 +22,7 @@ class MetricsWriter:
     """
 
     def __init__(self, directory: Path, tensorboard: bool = True, resume_step: int = 0):
-        path = directory / "metrics.jsonl"
+        self._path = path = directory / "metrics.jsonl"
         if path.exists():
             kept = [record for record in read_metrics(directory) if record["step"] <= resume_step]
             write_text(path, "".join(_line(record) for record in kept))
@@ -36,17 +37,28 @@ class MetricsWriter:
 
     def write(self, step: int, epoch: float, split: str, metrics: Mapping[str, float]) -> None:
         """Write and flush the metrics of one part of the data at one step."""
-        self._file.write(_line({"step": step, "epoch": epoch, "split": split, **metrics}))
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(_line({"step": step, "epoch": epoch, "split": split, **metrics}))
+            self._file.flush()
         if self._board is not None:
-            for name, value in metrics.items():
-                self._board.add_scalar(f"{split}/{name}", value, step)
-            self._board.flush()
+            with naming(self._path.parent / "tensorboard"):
+                _check_alive(self._board)
+                for name, value in metrics.items():
+                    self._board.add_scalar(f"{split}/{name}", value, step)
+                self._board.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
         if self._board is not None:
-            self._board.close()
+            with naming(self._path.parent / "tensorboard"):
+                self._board.close()
+
+
+def _check_alive(board: Any) -> None:
+    """Raise OSError if the thread that writes has ended: its queue would wait for it for ever."""
+    if not board.file_writer.event_writer._worker.is_alive():
+        raise OSError(errno.EIO, "TensorBoard's writer has stopped, as it does on a full disk")
 
 
 class NoWriter:
@@ -60,18 +72,32 @@ class NoWriter:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """Read all whole lines of metrics.jsonl, in order; none if there is no such file."""
+    """Read all whole lines of metrics.jsonl, in order; none if there is no such file.
+
+    Damaged ones are left out with a warning, but for a last line that a kill cut off: the run
+    writes it again.
+    """
     path = directory / "metrics.jsonl"
-    records = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # cut off by a kill; the run writes it again
-            if isinstance(record, dict):
-                records.append(record)
-    return records
+    if not path.exists():
+        return []
+    *lines, last = path.read_bytes().split(b"\n")
+    records = [_record(line) for line in lines]
+    damaged = [number for number, record in enumerate(records, 1) if record is None]
+    for number in damaged:
+        warn(f"{path} is damaged: line {number} is no record of metrics, and is left out")
+    return [record for record in [*records, _record(last)] if record is not None]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Read a line; None if it is none of `MetricsWriter`."""
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except ValueError:
+        return None
+    known = {"step": int, "epoch": float, "split": str}
+    if not isinstance(record, dict):
+        return None
+    return record if all(isinstance(record.get(name), known[name]) for name in known) else None
 
 
 def _line(record: Mapping[str, Any]) -> str:

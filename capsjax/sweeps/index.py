@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from capsjax.runs.files import read_json
+from capsjax.runs.files import DamagedFileError, read_sealed, set_aside
 from capsjax.runs.workdir import program_command
 from capsjax.sweeps import Trial
 from capsjax.sweeps.folders import Status
@@ -65,8 +65,11 @@ def make_index(
 def seconds_so_far(workdir: Path) -> float:
     """Read the seconds of earlier starts; 0 if the file is missing or damaged."""
     try:
-        return float(read_json(workdir / "index.json")["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return float(read_sealed(workdir / "index.json", ("seconds",))["seconds"])
+    except FileNotFoundError:
+        return 0.0
+    except DamagedFileError as error:
+        set_aside(error, "it is made anew, without the seconds of earlier starts")
         return 0.0
 
 

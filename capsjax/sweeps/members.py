@@ -16,6 +16,7 @@ from capsjax.sweeps import Trial
 from capsjax.tasks import check_labels
 from capsjax.training import TrainState
 from capsjax.training.build import build
+from capsjax.training.nonfinite import find_non_finite
 from capsjax.training.population import Population, Sizes, init_member, numbers_of
 
 # Share of a machine's memory, or a GPU's, that the program of a population may take.
@@ -150,6 +151,13 @@ class Members:
     def learning_rates(self, step: int) -> np.ndarray:
         """Return the learning rate of each member."""
         return np.asarray(self._population.learning_rates(self.numbers, step))
+
+    def find_non_finite(self, index: int, variables: dict, step: int) -> str:
+        """Name the first value that is not finite in a step of a trial."""
+        config, training = self.trials[index].config, self.data.training
+        built = build(config, *self.data.sizes, self.forms["forms"])
+        arrays = (training.images, training.labels)
+        return find_non_finite(config, built, variables, step, *arrays)
 
     @staticmethod
     def _abstract(tree: Any, sharding: Sharding) -> Any:

@@ -35,7 +35,7 @@ class SweepProgress(Progress):
 
     def eta(self) -> float:
         """Return the seconds to the end, at the rate so far; compilation is not counted."""
-        return self._seconds * (self._total - self._done) / max(self._counted, 1)
+        return self._seconds * self.left() / max(self._counted, 1)
 
     def show_trials(self, where: str, finished: int, force: bool = False) -> None:
         """Show the trials done, and the best and median error so far.

@@ -9,7 +9,7 @@ import numpy as np
 
 from capsjax.runs import processes
 from capsjax.runs.checkpoint import Checkpoints
-from capsjax.runs.files import write_json
+from capsjax.runs.files import sealed, write_json
 from capsjax.sweeps.folders import trial_folder
 from capsjax.sweeps.members import Members
 from capsjax.training import TrainState
@@ -61,7 +61,7 @@ def write_results(workdir: Path, members: Members, index: int, outcome: Outcome)
         "forms": members.forms["forms"],
         "backend": members.forms["backend"],
     }
-    processes.on_primary(lambda: write_json(folder / "summary.json", summary))
+    processes.on_primary(lambda: write_json(folder / "summary.json", sealed(summary)))
 
 
 def _keep_parameters(folder: Path, members: Members, index: int, outcome: Outcome) -> None:

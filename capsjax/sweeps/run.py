@@ -11,12 +11,15 @@ from ml_collections import ConfigDict
 from capsjax.config.tagged import resolved
 from capsjax.data import load_training
 from capsjax.runs import devices, processes
+from capsjax.runs.checkpoint import CheckpointError
+from capsjax.runs.data_record import by_settings, check_processes, fingerprints, record_data
 from capsjax.runs.environment import describe_environment
-from capsjax.runs.files import write_json
+from capsjax.runs.files import sealed, write_json
 from capsjax.runs.interrupt import Interrupt
+from capsjax.runs.lock import hold
 from capsjax.runs.progress import format_seconds
-from capsjax.runs.train import check_config
-from capsjax.runs.workdir import flatten, open_workdir, program_command
+from capsjax.runs.train import check_config, train_and_evaluate
+from capsjax.runs.workdir import flatten, open_workdir, program_command, summary_or_set_aside
 from capsjax.sweeps import folders
 from capsjax.sweeps.grid import Trial, trials_of
 from capsjax.sweeps.index import make_index, seconds_so_far
@@ -49,16 +52,16 @@ def run_sweep(
 
     Raises:
       ValueError: for an unusable sweep or folder; nothing has been trained then.
-      SystemExit: after Ctrl-C or SIGTERM, once all is saved.
+      SystemExit: after one of the signals of `Interrupt`, once all is saved.
     """
     trials = trials_of(config)
     for trial in trials:
         check_config(trial.config)
     start = program_command(overrides or {})
-    processes.on_primary(lambda: open_workdir(workdir, config, {**start, "form": form}))
-    sweep = Sweep(config, workdir, trials, devices.make_mesh("members"), form, most)
-    with Interrupt() as interrupt:
-        sweep.run(interrupt)
+    with hold(workdir):
+        processes.on_primary(lambda: open_workdir(workdir, config, {**start, "form": form}))
+        sweep = Sweep(config, workdir, trials, devices.make_mesh("members"), form, most)
+        sweep.run()
     return sweep.statuses()
 
 
@@ -78,10 +81,13 @@ class Sweep:
         """Return the status of each trial."""
         return [folders.read_status(self._workdir, trial) for trial in self._trials]
 
-    def run(self, interrupt: Interrupt) -> None:
+    def run(self) -> None:
         """Train first the populations already started, then the remaining trials."""
-        begun, left = processes.on_primary(self._plan)
+        for trial in self._trials:
+            self._load(trial)  # other data than before are refused, even if nothing is left to do
+        begun, left, ended = processes.on_primary(self._plan)
         by_id = {trial.id: trial for trial in self._trials}
+        left += [name for name in ended if not self._evaluate_again(by_id[name])]
         left = [by_id[name] for name in left]
         print(f"{self._workdir}: {len(left)} of {len(self._trials)} trials to train", flush=True)
         self._progress = SweepProgress(
@@ -90,21 +96,22 @@ class Sweep:
         try:
             for folder, names in begun:
                 left = [trial for trial in left if trial.id not in names]
-                self._train([by_id[name] for name in names], interrupt, Path(folder))
+                self._train([by_id[name] for name in names], Path(folder))
             while left:
                 structure = self._structure(left[0])
                 alike = [trial for trial in left if self._structure(trial) == structure]
-                done = self._train(alike, interrupt)
+                done = self._train(alike)
                 left = [trial for trial in left if trial not in done]
         finally:
             self._progress.close()
             self._write_index()
         self._say_result()
 
-    def _plan(self) -> tuple[list[tuple[str, list[str]]], list[str]]:
-        """List started populations and remaining trials; failed trials are tried again.
+    def _plan(self) -> tuple[list[tuple[str, list[str]]], list[str], list[str]]:
+        """List started populations, remaining trials, and trials that lost only their results.
 
-        Called by one process for all: another would read files that the first makes meanwhile.
+        Failed trials are tried again. Called by one process for all: another would read files that
+        the first makes meanwhile.
         """
         left = [
             trial
@@ -112,13 +119,29 @@ class Sweep:
             if not folders.read_status(self._workdir, trial).is_final
         ]
         for trial in left:
+            summary_or_set_aside(folders.trial_folder(self._workdir, trial))
             folders.clear_failure(self._workdir, trial)
         begun = folders.unfinished_populations(self._workdir, self._trials)
-        return begun, [trial.id for trial in left]
+        resumed = {name for _, names in begun for name in names}
+        ended = {
+            trial.id
+            for trial in left
+            if trial.id not in resumed and folders.has_parameters(self._workdir, trial)
+        }
+        ids = [trial.id for trial in left]
+        return begun, [name for name in ids if name not in ended], sorted(ended)
 
-    def _train(
-        self, trials: Sequence[Trial], interrupt: Interrupt, folder: Path | None = None
-    ) -> Sequence[Trial]:
+    def _evaluate_again(self, trial: Trial) -> bool:
+        """Make a trial's results from its own checkpoints; return whether they could be read."""
+        try:
+            train_and_evaluate(trial.config, folders.trial_folder(self._workdir, trial))
+        except CheckpointError as error:
+            print(f"{error}. {trial.id} is trained anew", flush=True)
+            processes.on_primary(lambda: folders.set_parameters_aside(self._workdir, trial))
+            return False
+        return True
+
+    def _train(self, trials: Sequence[Trial], folder: Path | None = None) -> Sequence[Trial]:
         """Train as many trials of one structure as fit, and return them.
 
         A population that fails is recorded and does not affect the others.
@@ -154,17 +177,22 @@ class Sweep:
                 lambda: str(folders.new_population(self._workdir, members.trials, members.forms))
             )
             folder = Path(made)
-        self._run_population(folder, members, compiled, interrupt)
+        elif stored is None:
+            ids = [trial.id for trial in trials]
+            processes.on_primary(lambda: folders.write_forms(folder, members.forms, ids))
+        self._run_population(folder, members, compiled)
         return members.trials
 
-    def _run_population(self, folder: Path, members: Members, compiled, interrupt) -> None:
+    def _run_population(self, folder: Path, members: Members, compiled) -> None:
         def on_epoch() -> int:
             self._write_index([trial.id for trial in members.trials])
             return sum(status.is_final for status in self.statuses())
 
         try:
             run = PopulationRun(self._workdir, folder, members, compiled, self._progress)
-            run.train(interrupt, on_epoch)
+            # Not around the compilation, when there is nothing to save.
+            with Interrupt() as interrupt:
+                run.train(interrupt, on_epoch)
         except jax.errors.JaxRuntimeError as error:
             if processes.is_lost_process(error):
                 raise
@@ -187,7 +215,11 @@ class Sweep:
         fields = trial.config.data
         if repr(fields) not in self._data:
             with processes.primary_first():
-                self._data[repr(fields)] = Data(*load_training(**fields))
+                data = Data(*load_training(**fields))
+            found = fingerprints(training=data.training, validation=data.validation)
+            check_processes(found)
+            processes.on_primary(lambda: record_data(self._workdir, by_settings(found, fields)))
+            self._data[repr(fields)] = data
         return self._data[repr(fields)]
 
     def _steps_of(self, trial: Trial) -> int:
@@ -215,7 +247,7 @@ class Sweep:
                 self._environment,
                 self._seconds_before + time.monotonic() - self._started,
             )
-            write_json(self._workdir / "index.json", index)
+            write_json(self._workdir / "index.json", sealed(index))
 
     def _say_result(self) -> None:
         statuses = self.statuses()

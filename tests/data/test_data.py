@@ -9,6 +9,7 @@ import pytest
 import capsjax.data
 from capsjax.data import Arrays, DataError, load_part, load_training, split_validation
 from capsjax.data.digits import load_digits
+from capsjax.data.labels import describe_unseen
 
 IMAGES = np.random.RandomState(0).randint(0, 256, (12, 4, 5, 3)).astype(np.uint8)
 LABELS = np.arange(12, dtype=np.int32) % 3
@@ -206,12 +207,75 @@ def test_npz_without_a_test_part_sets_a_sixth_aside(npz):
 def test_npz_classes_are_counted_over_both_parts(npz):
     path = npz(
         images=IMAGES[:8],
-        labels=np.zeros(8, np.int64),
+        labels=np.arange(8) % 4,
         test_images=IMAGES[8:],
         test_labels=np.array([0, 4, 0, 0], np.uint8),
     )
     assert load_part("npz", "train", file=path).num_classes == 5
     assert load_part("npz", "test", file=path).labels.tolist() == [0, 4, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("label", "missing"),
+    [(1_000_000, "3 to 999999: correct"), (2**31 - 3, "3 to 2147483644"), (4, "3: correct")],
+)
+def test_one_wrong_label_is_refused_at_once_with_the_missing_classes(npz, label, missing):
+    labels = LABELS.astype(np.int64)
+    labels[7] = label
+    with pytest.raises(
+        DataError, match=f"name 4 classes up to {label}, .* has the label {missing}"
+    ):
+        load_part("npz", "train", file=npz(images=IMAGES, labels=labels))
+
+
+def test_many_missing_classes_are_a_short_list(npz):
+    path = npz(images=IMAGES, labels=np.arange(12) * 2)
+    with pytest.raises(DataError, match="has the label 1, 3, 5, 7, 9 and 6 more: "):
+        load_part("npz", "train", file=path)
+
+
+def test_a_file_with_some_classes_can_be_tested_on(npz):
+    path = npz(images=IMAGES, labels=LABELS * 4)
+    assert load_part("npz", "test", file=path).num_classes == 9
+
+
+def test_classes_that_training_never_saw_are_described():
+    three, two = Arrays(IMAGES, LABELS, 3), Arrays(IMAGES[:8], LABELS[:8] % 2, 3)
+    line = "warning: test images have classes that no training image has: 2"
+    assert describe_unseen(two, three, "test") == line
+    assert describe_unseen(three, two, "test") == ""
+    several = np.zeros((12, 3), np.int32)
+    several[0, 1] = 1
+    columns = Arrays(IMAGES, several, 3), Arrays(IMAGES, several[:, [1, 0, 2]], 3)
+    assert describe_unseen(*columns, "test").endswith("has: 0")
+
+
+@pytest.mark.parametrize(
+    ("changed", "differing"),
+    [
+        (lambda a: Arrays(255 - a.images, a.labels, 3), {"images"}),
+        (lambda a: Arrays(a.images.reshape(12, 5, 4, 3), a.labels, 3), {"images"}),
+        (lambda a: Arrays(a.images[:, ::-1], a.labels, 3), {"images"}),
+        (lambda a: Arrays(a.images, a.labels[::-1], 3), {"labels"}),
+        (lambda a: Arrays(a.images, a.labels, 4), {"classes"}),
+        (lambda a: a.take(np.arange(11)), {"number", "images", "labels"}),
+        (lambda a: a.take(np.arange(12)), set()),
+    ],
+)
+def test_a_fingerprint_differs_where_the_data_do(changed, differing):
+    arrays = Arrays(IMAGES, LABELS, 3)
+    before, after = arrays.fingerprint(), changed(arrays).fingerprint()
+    assert {name for name in before if before[name] != after[name]} == differing
+
+
+def test_a_fingerprint_is_pinned():
+    """Otherwise every run would take its own data for others after an update."""
+    assert Arrays(IMAGES, LABELS, 3).fingerprint() == {
+        "number": 12,
+        "classes": 3,
+        "images": "a32ea49083072bc58f06e590b762d3abf7d2a559c8f7276137c48cadd3bf0347",
+        "labels": "49d91e2700fc9aecf61ed4e2a6abf66ef4414f5b2431761f065a56296dcb469b",
+    }
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -243,7 +307,13 @@ def test_npz_bool_is_black_and_white(npz):
         ({"labels": LABELS.astype(np.float64)}, "labels are integers from 0, not float64"),
         ({"labels": LABELS.astype(str)}, "labels are integers from 0"),
         ({"labels": LABELS - 1}, r"labels run from .*-1 to 1"),
-        ({"labels": LABELS[:-1]}, r"of shape \(12,\), .*, not int32 of shape \(11,\)"),
+        ({"labels": LABELS.astype(str)}, r"np.searchsorted\(np.unique\(labels\), labels\) makes"),
+        ({"labels": LABELS[:-1]}, "labels has 11 rows and images 12: each image has one"),
+        ({"labels": LABELS[:, None]}, r"0 or 1 .*, not from 0 to 2; .* have shape \(12,\)"),
+        ({"labels": np.eye(3, dtype=int)[LABELS] * 2}, "are 0 or 1 for each of 3 classes"),
+        ({"labels": np.int64(3)}, "one row for each image"),
+        ({"labels": LABELS + 1}, "name 3 classes up to 3, and no image has the label 0: correct"),
+        ({"test_images": IMAGES, "test_labels": LABELS[1:]}, "test_labels has 11 rows and test_im"),
         ({"test_images": IMAGES[:, :3], "test_labels": LABELS}, r"test_images are \(3, 5, 3\)"),
         ({"test_images": IMAGES + 1.0, "test_labels": LABELS}, "test_images of .*float64"),
         ({"test_images": IMAGES, "test_labels": LABELS / 2}, "test_labels are integers"),

@@ -42,3 +42,8 @@ def test_there_are_as_many_panels_as_kinds_of_numbers():
     figure = training_curves(records([0.5, 0.1], margin=0.2, error=0.1), "title")
     assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "margin loss", "error (%)"]
     assert np.allclose(figure.axes[2].get_lines()[0].get_ydata(), 10.0)
+
+
+def test_a_record_without_a_number_is_left_out_of_its_panel():
+    figure = training_curves([*records([0.5, 0.1]), *records([0.3], error=0.2)], "title")
+    assert [len(axis.get_lines()[0].get_ydata()) for axis in figure.axes] == [3, 1]

@@ -13,6 +13,7 @@ from capsjax.commands import report
 from capsjax.reports import wording
 from capsjax.reports.analysis import analyse
 from capsjax.reports.index import parse_point, read_sweep
+from capsjax.runs.files import sealed
 from tests.tiny import ROOT
 
 TWO = {"rounds": ["1", "3", "5"], "reconstruction": ["0", "0.0005"]}
@@ -426,6 +427,16 @@ def test_a_damaged_index_is_named_with_the_remedy(tmp_path, text, message):
         report.write_report(tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "report").exists()
+
+
+def test_a_changed_number_in_an_index_is_noticed(tmp_path):
+    index = sealed(make_index())
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps(index))
+    assert read_sweep(tmp_path).num_seeds == 3
+    path.write_text(json.dumps(index).replace('"num_errors": 131', '"num_errors": 31'))
+    with pytest.raises(ValueError, match=r"is damaged \(it differs from what was .*: start exp"):
+        read_sweep(tmp_path)
 
 
 def test_a_folder_without_a_sweep_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """The table of single runs, from folders that hold what train.py writes."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +9,7 @@ from capsjax.commands import table
 from capsjax.config import FAMILIES, make_config
 from capsjax.reports.documents import DOCUMENTS
 from capsjax.reports.runs import read_run, runs_table
+from capsjax.runs.data_record import record_data
 from capsjax.runs.workdir import WorkdirError
 
 START = {
@@ -41,6 +43,7 @@ def write_run(tmp_path):
         if errors is not None:
             test = {"accuracy": 1 - errors / 10_000, "num_errors": errors, "num_examples": 10_000}
             summary = {"test": test, "num_parameters": 8_215_568, "train_seconds": seconds}
+            summary |= {"selection": "last", "selected_step": 5}
             (folder / "summary.json").write_text(json.dumps(summary))
         return folder
 
@@ -85,6 +88,24 @@ def test_a_run_that_is_not_finished_has_no_accuracy(write_run):
     assert rows(done, going)[0][1:5] == ["10 (not finished: at 1.2)", "0, 1", "99.00", "100"]
 
 
+def test_runs_on_other_training_data_do_not_share_a_row(write_run):
+    folders = [write_run(f"a{seed}", seed, errors=100) for seed in range(3)]
+    for folder, images in zip(folders, ("a", "a", "b"), strict=True):
+        record_data(folder, {"training": {"number": 5, "images": images}})
+    assert [row[2] for row in rows(*folders)] == ["0, 1", "2"]
+
+
+def test_folders_with_commas_in_their_names_are_found(write_run, monkeypatch, tmp_path, capsys):
+    trial, other = write_run("rounds=1,seed=0", errors=91), write_run("b", errors=50, preset="cnn")
+    both = [trial, other]
+    assert table.split_folders(f"{trial},{other}") == both
+    assert table.split_folders(f"{other},{trial}") == both[::-1]
+    assert table.split_folders(f"{tmp_path}/none,{trial}") == [tmp_path / "none", trial]
+    monkeypatch.setattr(table, "FLAGS", SimpleNamespace(workdirs=[str(trial), str(other)]))
+    table.main()
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
 def test_accelerators_are_named(write_run):
     (row,) = rows(write_run("a", errors=1, backend="gpu", device="A GPU", device_count=2))
     assert row[-1] == "2 x A GPU"
@@ -104,7 +125,7 @@ def test_without_folders_the_flag_is_named(monkeypatch):
     from absl import flags
 
     values = flags.FlagValues()
-    flags.DEFINE_list("workdirs", [], "", flag_values=values)
+    flags.DEFINE_multi_string("workdirs", [], "", flag_values=values)
     values(["table"])
     monkeypatch.setattr(table, "FLAGS", values)
     with pytest.raises(ValueError, match="--workdirs=RUN,RUN"):

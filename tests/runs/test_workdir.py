@@ -144,6 +144,7 @@ def test_run_made_before_a_field_was_added_is_read_and_resumes(tmp_path, prefix)
     fields = read_json(tmp_path / "config.json")
     del (fields["base"] if prefix else fields)["schedule"]["anneal_epochs"]
     write_json(tmp_path / "config.json", fields)
+    (tmp_path / "env.json").unlink()  # it knows the digest of the config
 
     assert resolved(read_config(tmp_path)) == resolved(with_field(0))
     open_workdir(tmp_path, with_field(0), COMMAND)
@@ -159,6 +160,14 @@ def test_folder_of_something_else_is_refused(tmp_path, foreign):
     with pytest.raises(WorkdirError, match=r"is not empty and holds no run \(no config.json\)"):
         open_workdir(tmp_path, small_config(), COMMAND)
     assert [path.name for path in tmp_path.iterdir()] == [foreign]
+
+
+def test_folder_of_a_start_that_was_killed_before_its_config_is_taken(tmp_path):
+    for name in ("config.jsonabc123.tmp", "lock", "log.txt"):
+        (tmp_path / name).write_text('{"seed"')
+    open_workdir(tmp_path, small_config(), COMMAND)
+    assert read_config(tmp_path) == small_config()
+    assert not list(tmp_path.glob("*.tmp")), "nobody needs it any more"
 
 
 def test_file_is_no_workdir(tmp_path):
@@ -261,8 +270,9 @@ def test_new_workdir_never_collides(tmp_path, monkeypatch):
 
 def test_summary_says_finished(tmp_path):
     assert read_summary(tmp_path) is None
-    write_json(tmp_path / "summary.json", {"accuracy": 0.5})
-    assert read_summary(tmp_path) == {"accuracy": 0.5}
+    results = {"test": {}, "selection": "last", "selected_step": 5, "train_seconds": 0.5}
+    write_json(tmp_path / "summary.json", results)
+    assert read_summary(tmp_path) == results
 
 
 def test_json_is_for_people(tmp_path):
@@ -282,7 +292,7 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, fu
     path = tmp_path / "a.json"
     write_json(path, "old")
     monkeypatch.setattr(files.os, function, no_space)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         write_json(path, "new")
     assert read_json(path) == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["a.json"]

@@ -78,9 +78,36 @@ def test_half_a_last_line_is_dropped(tmp_path, half):
 
 
 def test_line_that_is_json_but_no_object_is_dropped(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 10}\n3')
+    write(tmp_path, [10])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write("3")
     write(tmp_path, [20], resume_step=10)
     assert steps(tmp_path) == [10, 20]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"\xff",
+        b"{}",
+        b'{"step": "20", "epoch": 2.0, "split": "train"}',
+        b'{"step": 20, "epoch": 2.0}',
+        b"[1, 2]",
+        b"",
+    ],
+)
+def test_a_damaged_line_is_left_out_with_its_number(tmp_path, caplog, damage):
+    write(tmp_path, [10, 20, 30])
+    path = tmp_path / "metrics.jsonl"
+    first, _, third, _ = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([first, damage, third, b""]))
+    assert steps(tmp_path) == [10, 30]
+    (line,) = caplog.messages
+    assert line.startswith(f"{path} is damaged: line 2 is no record of metrics")
+    write(tmp_path, [40], resume_step=30)
+    caplog.clear()
+    assert steps(tmp_path) == [10, 30, 40]
+    assert caplog.messages == []
 
 
 def test_resuming_where_nothing_was_written(tmp_path):
@@ -124,3 +151,21 @@ def test_tensorboard_forgets_what_comes_after_the_resume_step(tmp_path, monkeypa
 def test_without_tensorboard_there_is_no_such_folder(tmp_path):
     write(tmp_path, [10])
     assert not (tmp_path / "tensorboard").exists()
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    writer = MetricsWriter(tmp_path, tensorboard=False)
+    writer._file.close()
+    writer._file = open("/dev/full", "w")  # noqa: SIM115 (the writer closes it)
+    for action in (lambda: writer.write(1, 0.0, "train", {}), writer.close):
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/metrics.jsonl'"):
+            action()
+
+
+def test_tensorboard_whose_writer_has_ended_does_not_hang(tmp_path):
+    """Its queue takes ten values and waits for a thread that an error has ended."""
+    writer = MetricsWriter(tmp_path)
+    writer._board.file_writer.event_writer._worker.stop()
+    with pytest.raises(OSError, match=f"has stopped, as it does on a full disk: '{tmp_path}/tens"):
+        writer.write(1, 0.0, "train", {"loss": 1.0})
+    writer.close()

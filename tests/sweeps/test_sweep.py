@@ -1,6 +1,7 @@
 """experiments/sweep.py: whole sweeps, and everything that can happen to them."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def test_failures_leave_the_others_unharmed(finished):
     assert "20x20 pixels" in failed.message
     diverged = statuses["kernel=3,rounds=2,rate=1e+30,seed=0"]
     assert "is not finite: loss" in diverged.message
+    assert diverged.message.endswith("It began in the output of primary_layer/conv")
 
 
 def test_a_trial_is_the_run_of_train_py(finished, tmp_path):
@@ -156,6 +158,7 @@ def interrupted(tmp_path, monkeypatch):
     """A sweep of two trials that heard SIGTERM in its second epoch: workdir, config."""
     config = make_test_sweep(rounds=levels_of(ROUNDS, (1, 2)))
     config.base.log.every_steps = 1
+    config.base.checkpoint.every_steps = 2
     calls = []
 
     def agree(call_steps, due, sent):
@@ -170,7 +173,29 @@ def interrupted(tmp_path, monkeypatch):
     return tmp_path / "sweep", config
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_the_population_begins_anew(interrupted, capsys):
+def test_a_population_goes_on_from_the_whole_one_of_its_two_checkpoints(
+    interrupted, tmp_path, capsys, caplog
+):
+    workdir, config = interrupted
+    undamaged = tmp_path / "undamaged"
+    shutil.copytree(workdir, undamaged)
+    (folder,) = (workdir / "populations").iterdir()
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["4", "6"]
+    arrays = (folder / "checkpoints" / "6" / "state").rglob("d/*")
+    largest = max(arrays, key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+    sweep.run_sweep(config, workdir)
+    assert "population 000 of 2: resuming from step 4" in capsys.readouterr().out
+    (line,) = [each.getMessage() for each in caplog.records if "damaged" in each.getMessage()]
+    assert f"d/{largest.name} is not what was saved" in line
+    assert line.endswith("going on from step 4: epoch 2 is trained again")
+    sweep.run_sweep(config, undamaged)
+    assert results_of_sweep(workdir) == results_of_sweep(undamaged)
+
+
+def test_damaged_checkpoints_are_set_aside_and_the_population_begins_anew(interrupted, capsys):
     workdir, config = interrupted
     (folder,) = (workdir / "populations").iterdir()
     for path in (folder / "checkpoints").rglob("*"):
@@ -178,7 +203,10 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_population_begins_anew(interr
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     statuses = sweep.run_sweep(config, workdir)
     assert [status.name for status in statuses] == ["finished", "finished"]
-    assert "It is set aside, and population 000 of 2 begins anew" in capsys.readouterr().out
+    assert (
+        "All are set aside, and population 000 of 2 begins anew: epochs 1 to 2 are trained again"
+        in capsys.readouterr().out
+    )
     assert (folder / "damaged-0").is_dir()
 
 
@@ -186,7 +214,7 @@ def test_a_population_goes_on_with_the_forms_of_its_start(interrupted, monkeypat
     workdir, config = interrupted
     (folder,) = (workdir / "populations").iterdir()
     stored = json.loads((folder / "forms.json").read_text())
-    assert stored.keys() == {"backend", "population", "forms"}
+    assert stored.keys() == {"backend", "population", "forms", "members", "sha256"}
     monkeypatch.setattr("capsjax.models.capsnet.choose_form", lambda *_: "lax")
     made, members = [], Members.__init__
 
@@ -196,7 +224,7 @@ def test_a_population_goes_on_with_the_forms_of_its_start(interrupted, monkeypat
 
     monkeypatch.setattr(Members, "__init__", watched)
     sweep.run_sweep(config, workdir, form="vmap" if stored["population"] == "map" else "map")
-    assert made == [stored]
+    assert made == [{name: stored[name] for name in ("backend", "population", "forms")}]
     assert json.loads((folder / "forms.json").read_text()) == stored
     assert "goes on on" not in capsys.readouterr().out
 
@@ -205,6 +233,7 @@ def test_a_population_that_goes_on_on_another_backend_says_so(interrupted, capsy
     workdir, config = interrupted
     (folder,) = (workdir / "populations").iterdir()
     stored = json.loads((folder / "forms.json").read_text())
+    del stored["sha256"]
     (folder / "forms.json").write_text(json.dumps({**stored, "backend": "gpu"}))
     sweep.run_sweep(config, workdir)
     assert "began on gpu and goes on on cpu" in capsys.readouterr().out
@@ -244,6 +273,22 @@ def test_failed_trials_end_the_command_with_an_error(finished, monkeypatch):
     monkeypatch.setattr(sweep_command.config_flags, "get_override_values", lambda _: {})
     with pytest.raises(ValueError, match="4 of 8 trials failed"):
         sweep_command.main()
+
+
+def test_the_steps_of_a_trial_that_diverges_are_counted_once(tmp_path, monkeypatch):
+    made = []
+
+    class Watched(sweep.SweepProgress):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(sweep, "SweepProgress", Watched)
+    config = make_test_sweep(rate=levels_of("schedule.learning_rate", (1e30,)))
+    (status,) = sweep.run_sweep(config, tmp_path / "sweep")
+    assert status.name == "non_finite"
+    (progress,) = made
+    assert progress._done == progress._total == 12
 
 
 def test_missing_data_stop_the_sweep(tmp_path):

@@ -40,6 +40,12 @@ def test_lines_are_rare_unless_something_happened(progress, capsys):
     assert "an epoch ended" in lines[1]
 
 
+def test_more_steps_than_expected_leave_no_time(progress, capsys):
+    progress.count(601, seconds=60.0)
+    progress.show_trials("where", 0, force=True)
+    assert "ETA 0:00\n" in capsys.readouterr().out
+
+
 def test_without_any_result_there_is_no_score(capsys):
     progress = SweepProgress(2, 10, {})
     progress.show_trials("where", 0, force=True)

@@ -1,0 +1,224 @@
+"""Small files of a run that a disk has spoiled: named, and made again where they can be."""
+
+import contextlib
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from capsjax.commands import command_line, evaluate, visualize
+from capsjax.config.tagged import resolved
+from capsjax.reports.runs import read_run
+from capsjax.runs import data_record, train, workdir
+from capsjax.runs.files import (
+    DamagedFileError,
+    WorkdirError,
+    read_json,
+    read_sealed,
+    sealed,
+    write_json,
+)
+from capsjax.runs.predictor import load_predictor
+from capsjax.runs.workdir import open_workdir, read_config, read_summary
+from tests.npz_digits import DIGITS, TEST, save_digits
+from tests.tiny import tiny_config
+
+START = {"command": ["train.py"]}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damaged")
+    save_digits(folder / "own.npz")
+    config = tiny_config(train__epochs=2, data__name="npz", data__file=str(folder / "own.npz"))
+    train.train_and_evaluate(config, folder / "run")
+    return folder / "run", config
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of a finished run, and its config."""
+    shutil.copytree(finished[0], tmp_path / "run")
+    return tmp_path / "run", finished[1]
+
+
+def test_a_damaged_summary_is_made_again_from_the_checkpoints(run, caplog, capsys):
+    folder, config = run
+    before = read_summary(folder)
+    text = (folder / "summary.json").read_text()
+    (folder / "summary.json").write_text(text.replace('"num_errors": ', '"num_errors": 1', 1))
+    with pytest.raises(WorkdirError, match=r"summary.json is damaged: it differs .* Start the run"):
+        read_run(folder)
+    after = train.train_and_evaluate(config, folder)
+    for name in ("test", "validation", "selected_step", "steps", "train_seconds"):
+        assert after[name] == before[name]
+    assert read_summary(folder) == after
+    assert "evaluating 360 test images" in capsys.readouterr().out
+    assert (folder / "summary.json.damaged").exists()
+    assert "the results are computed again, from the last checkpoint" in caplog.text
+    assert read_run(folder).summary == after
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "\udcff", '{"test": {"accuracy": 1.0}}'])
+def test_what_is_no_summary_is_not_taken_for_one(tmp_path, text):
+    path = tmp_path / "summary.json"
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(DamagedFileError, match=r"summary\.json is damaged: "):
+        read_summary(tmp_path)
+
+
+def test_every_flipped_bit_of_a_sealed_file_shows(tmp_path):
+    fields = {"error": 0.12345678901234567, "é": [1, None, True], "shape": [28, 28], "n": 3}
+    path = tmp_path / "sealed.json"
+    write_json(path, sealed(fields))
+    assert read_sealed(path)["error"] == fields["error"]
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << bit
+            path.write_bytes(flipped)
+            with contextlib.suppress(DamagedFileError):
+                read = read_sealed(path)
+                assert {name: read.get(name) for name in fields} == fields, (place, bit)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"batch_size": 32', '"batch_size": 36'), ('"seed"', '"seee"'), ("{", "[")],
+)
+def test_a_damaged_config_is_written_anew_by_its_own_command_alone(run, old, new, caplog):
+    folder, config = run
+    path = folder / "config.json"
+    whole = path.read_text()
+    assert old in whole
+    path.write_text(whole.replace(old, new, 1))
+    with pytest.raises(WorkdirError, match=r"config\.json is damaged: .* same command as at its f"):
+        load_predictor(folder)
+    other = tiny_config(**{"train__epochs": 2, "data__name": "npz", "loss_weights__margin": 2.0})
+    with pytest.raises(WorkdirError, match=r"[Nn]ame another --workdir"):
+        open_workdir(folder, other, START)
+    assert path.read_text() != whole
+    open_workdir(folder, config, START)
+    assert path.read_text() == whole
+    assert (folder / "config.json.damaged").exists()
+    assert "written anew from the config given here" in caplog.text
+    read_config(folder)
+
+
+def test_no_flipped_bit_of_config_or_env_ends_in_another_error(run, monkeypatch, caplog):
+    folder, config = run
+    monkeypatch.setattr(workdir, "describe_environment", lambda: {"backend": "cpu"})
+    model, damaged = resolved(config)["model"], []
+    generator = np.random.default_rng(0)
+    whole = {name: (folder / name).read_bytes() for name in ("config.json", "env.json")}
+    for name, data in whole.items():
+        for place in generator.choice(len(data), 60, replace=False):
+            flipped = bytearray(data)
+            flipped[place] ^= 1 << int(generator.integers(8))
+            (folder / name).write_bytes(flipped)
+            try:
+                assert resolved(read_config(folder))["model"] == model
+            except WorkdirError as error:
+                damaged.append(str(error))
+            open_workdir(folder, config, START)
+            assert resolved(read_config(folder))["model"] == model
+            for each, content in whole.items():
+                (folder / each).write_bytes(content)
+    assert len(damaged) > 40
+    assert all("config.json is damaged: " in message for message in damaged)
+
+
+def test_a_damaged_config_of_before_digests_names_the_remedy(run):
+    folder, config = run
+    (folder / "config.json").write_text("{")
+    (folder / "env.json").unlink()
+    with pytest.raises(WorkdirError, match=r"env\.json does not show that it was the config given"):
+        open_workdir(folder, config, START)
+
+
+@pytest.mark.parametrize("text", ["", "3", "{}", "[]", "[3]", '[{"comand": []}]', "\udcff"])
+def test_a_damaged_env_is_set_aside_with_a_warning(run, text, caplog):
+    folder, config = run
+    path = folder / "env.json"
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(WorkdirError, match=r"env\.json is damaged: .* Start the run again"):
+        read_run(folder)
+    open_workdir(folder, config, START)
+    (start,) = read_json(path)
+    assert start["command"] == ["train.py"]
+    assert (folder / "env.json.damaged").exists()
+    assert f"{path} is damaged: " in caplog.text
+    read_run(folder)
+
+
+def test_a_finished_run_on_a_disk_that_is_read_only_is_looked_at(run, monkeypatch, caplog):
+    folder, config = run
+
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    (folder / "data.json").unlink()  # a run of an earlier version
+    monkeypatch.setattr(data_record, "write_json", refuse)
+    assert train.train_and_evaluate(config, folder) == read_summary(folder)
+    assert "Read-only file system: the data of this finished run are not recorded" in caplog.text
+
+
+def flags(folder, **changed):
+    values = {
+        "workdir": str(folder),
+        "checkpoint": "selected",
+        "data": "",
+        "data_dir": "",
+        "data_file": "",
+        "other_data": False,
+        "part": "test",
+        "mistakes": 3,
+        "images": 3,
+        "pose_range": 0.25,
+        "pose_steps": 2,
+    }
+    return SimpleNamespace(**{**values, **changed})
+
+
+@pytest.mark.parametrize("command", [evaluate, visualize])
+def test_other_test_data_are_refused_unless_they_are_meant(run, command, monkeypatch, tmp_path):
+    folder, _ = run
+    file = save_digits(tmp_path / "other.npz", test_images=255 - TEST.images)
+    monkeypatch.setattr(command, "FLAGS", flags(folder, data_file=str(file)))
+    # What follows the check is tested elsewhere.
+    monkeypatch.setattr(visualize, "draw", lambda *_: [])
+    made = []
+    results = {"accuracy": 0.5, "num_errors": 1, "num_examples": 2}
+    monkeypatch.setattr(evaluate, "evaluate", lambda *each: made.append(each[3]) or results)
+    with pytest.raises(WorkdirError, match=r"the test images differ\. .* all the same: --other_da"):
+        command.main()
+    assert made == []
+
+    for meant in (False, True):
+        own = flags(folder, data_file=str(file) if meant else "", other_data=meant)
+        monkeypatch.setattr(command, "FLAGS", own)
+        command.main()
+    if command is evaluate:
+        names = [path.name for path in made]
+    else:
+        names = sorted(path.name for path in folder.glob("figures*"))
+    assert len(set(names)) == 2, "other data do not overwrite the results on the run's own"
+    assert names[1].startswith(f"{names[0]}-")
+
+
+def test_other_training_data_are_refused_by_evaluation_too(run, monkeypatch, tmp_path):
+    folder, _ = run
+    file = save_digits(tmp_path / "other.npz", labels=DIGITS.labels[::-1])
+    monkeypatch.setattr(evaluate, "FLAGS", flags(folder, data_file=str(file), part="train"))
+    with pytest.raises(WorkdirError, match="the training labels differ; the validation labels"):
+        evaluate.main()
+
+
+def test_a_folder_beside_is_named_by_images_and_labels(tmp_path):
+    first = command_line.folder_beside(tmp_path / "a", TEST)
+    labels = TEST.labels[::-1].copy()
+    second = command_line.folder_beside(tmp_path / "a", type(TEST)(TEST.images, labels, 10))
+    assert first != second
+    assert first.name.startswith("a-")
