@@ -15,6 +15,7 @@ COMMANDS = {
     "table": "set runs side by side",
     "summary": "show the layers, parameters and memory of a config",
     "list": "list the configs and the names that they may use",
+    "clean": "delete compiled programs and decoded data sets",
     "benchmark": "measure the speed, beside PyTorch",
 }
 
@@ -44,7 +45,9 @@ def main() -> None:
 def run(name: str) -> None:
     """Run a command with the flags of `sys.argv`."""
     from capsjax.commands.extras import how_to_install
+    from capsjax.runs.interrupt import exit_at_ctrl_c
 
+    exit_at_ctrl_c()
     try:
         from capsjax.commands import command_line
     except ModuleNotFoundError as error:

@@ -16,6 +16,7 @@ so far.
 
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -102,6 +103,8 @@ def main() -> None:
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
 
+    # It ends the measurements, not the program.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     results = measure_sections(names, FLAGS.quick, FLAGS.tasks, FLAGS.networks, FLAGS.row)
     print(markdown(results))
     if json_file is not None:

@@ -2,9 +2,10 @@
 
 import importlib
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,10 +13,25 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from capsjax.commands.extras import how_to_install
-from capsjax.config.files import find_config
+from capsjax.commands.messages import in_config_file, leave_errors_to_one_line, one_line
+from capsjax.config.files import find_config, load_config
 from capsjax.config.renamed import new_name
+from capsjax.data import Arrays
+from capsjax.runs.files import digest
+from capsjax.runs.output import STANDARD_OUTPUT, watch_output
 
 CONFIG = "--config"
+
+# What to do about data that are not those of the run.
+OTHER_DATA = (
+    "Name the run's own data (--data_file, --data_dir), or take these all the same: --other_data"
+)
+
+# What a command answers to the config of another one, by what its own describes.
+OTHER_CONFIG = {
+    "run": "--config is a sweep, not a config of one run: capsjax sweep trains it",
+    "sweep": "--config is a config of one run, not a sweep: see configs/sweeps/",
+}
 
 USER_ERRORS = (ValueError, OSError, KeyError, AttributeError, TypeError, flags.Error)
 
@@ -26,6 +42,9 @@ def run(name: str) -> None:
     Flags are defined here and not when the command is imported: tests import several of them.
     """
     logging.set_verbosity(logging.WARNING)
+    watch_output()
+    if not _is_debug(sys.argv):
+        leave_errors_to_one_line()
     module = _guard(lambda: importlib.import_module(f"capsjax.commands.{name}"), False, status=1)
     module.define_flags()
     flags.DEFINE_bool("debug", False, "Show where an error arose, not its message alone.")
@@ -83,6 +102,18 @@ def start_processes() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the end)
 
 
+def define_other_data_flag() -> None:
+    """Define --other_data, of commands that compare the data with those of the run."""
+    flags.DEFINE_bool(
+        "other_data", False, "Take data that are not the run's own, though they have its name."
+    )
+
+
+def folder_beside(folder: Path, data: Arrays) -> Path:
+    """Return a folder for results on other data than the run's own, beside that of its own."""
+    return folder.with_name(f"{folder.name}-{digest(data.fingerprint())[:8]}")
+
+
 def existing_run(workdir: str) -> Path:
     """Return the folder that the flag --workdir names."""
     if not workdir:
@@ -90,26 +121,70 @@ def existing_run(workdir: str) -> Path:
     return Path(workdir).expanduser()
 
 
+def _is_debug(argv: list[str]) -> bool:
+    return not {"--debug", "--debug=true", "--debug=True", "--debug=1"}.isdisjoint(argv)
+
+
 def _parse(argv: list[str], module: ModuleType) -> list[str]:
-    debug = not {"--debug", "--debug=true", "--debug=True", "--debug=1"}.isdisjoint(argv)
+    debug = _is_debug(argv)
     if "--help" in argv or "-h" in argv:
-        _help(module)
+        _guard(lambda: _help(module), debug, status=1)
     _guard(lambda: _check_renamed(argv), debug, status=2)
-    rest = _guard(lambda: flags.FLAGS(find_configs(argv)), debug, status=2)
+    argv = _guard(lambda: find_configs(argv), debug, status=2)
+    _guard(lambda: _check_config_file(argv, module), debug, status=2)
+    rest = _guard(lambda: _read_flags(argv), debug, status=2)
     if rest[1:]:
         _fail(f"unexpected argument {rest[1]!r}; flags look like --workdir=FOLDER", status=2)
     return rest
 
 
+def _read_flags(argv: list[str]) -> list[str]:
+    """Set the flags, and return the other arguments."""
+    try:
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError) as error:  # with the field, and perhaps a suggestion
+        field, suggested, name = one_line(error).partition(" Did you mean ")
+        if not field.startswith("'"):
+            raise
+        hint = f"Did you mean {name}" if suggested else "--print_config prints all fields"
+        raise ValueError(f"no config field {field}. {hint}") from error
+
+
 def find_configs(argv: list[str]) -> list[str]:
     """Replace the value of --config in a command's arguments by the path of a file."""
     found = list(argv)
+    for index, prefix, value in _configs_in(argv):
+        found[index] = prefix + find_config(value)
+    return found
+
+
+def _configs_in(argv: list[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield each value of --config: the index of its argument, what precedes it there, and it."""
     for index, argument in enumerate(argv):
         if argument.startswith(f"{CONFIG}="):
-            found[index] = f"{CONFIG}={find_config(argument.removeprefix(f'{CONFIG}='))}"
+            yield index, f"{CONFIG}=", argument.removeprefix(f"{CONFIG}=")
         elif argument == CONFIG and index + 1 < len(argv):
-            found[index + 1] = find_config(argv[index + 1])
-    return found
+            yield index + 1, "", argv[index + 1]
+
+
+def _check_config_file(argv: list[str], module: ModuleType) -> None:
+    """Raise ValueError for a config file that raises an error, or describes something else.
+
+    It is loaded here, as the library that parses flags wraps its errors, and takes the fields of a
+    sweep for fields that do not exist.
+    """
+    if not hasattr(module, "CONFIG_OF"):
+        return  # it has no flag --config
+    for _, _, value in _configs_in(argv):
+        file, _, preset = value.partition(":")
+        try:
+            config = load_config(file, *[preset] if preset else [])
+        except Exception as error:  # whatever a file of the user's raises
+            raise ValueError(in_config_file(error, file)) from error
+        if not isinstance(config, ConfigDict):
+            raise ValueError(f"get_config of {file} returns no ConfigDict: see configs/digits.py")
+        if ("base" in config) != (module.CONFIG_OF == "sweep"):
+            raise ValueError(OTHER_CONFIG[module.CONFIG_OF])
 
 
 def _check_renamed(argv: list[str]) -> None:
@@ -138,6 +213,8 @@ def _guard(action: Callable, debug: bool, status: int):
         print("interrupted", file=sys.stderr)
         _exit(130)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and error.filename == STANDARD_OUTPUT:
+            _exit(128 + signal.SIGPIPE)  # as of any program whose reader has read enough
         if isinstance(error, ModuleNotFoundError) and not debug:
             _fail(how_to_install(error), status)
         from capsjax.runs.processes import LOST_PROCESS, is_lost_process
@@ -145,22 +222,9 @@ def _guard(action: Callable, debug: bool, status: int):
         if is_lost_process(error):
             _fail(LOST_PROCESS, status)
         if isinstance(error, USER_ERRORS) and not debug:
-            _fail(_one_line(error), status)
+            _fail(one_line(error), status)
         traceback.print_exc()
         _exit(status)
-
-
-def _one_line(error: Exception) -> str:
-    """Return the message of an error, without the wrapping of the libraries between."""
-    while error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if "Traceback (most recent call last):" in text:  # of an error inside a config file
-        return lines[-1].split(": ", 1)[-1]
-    if isinstance(error, KeyError) and "Did you mean" in text:
-        return f"no config field {lines[0]}. {' '.join(lines[1:])}"
-    return " ".join(lines) or type(error).__name__
 
 
 def _fail(message: str, status: int) -> None:

@@ -12,9 +12,13 @@ from ml_collections import ConfigDict
 
 from capsjax.analysis.size import layers_of, size_of_step
 from capsjax.commands import command_line
+from capsjax.config.limits import check_limits
 from capsjax.data import training_sizes
 from capsjax.runs.compilation import keep_compiled_programs
+from capsjax.runs.workdir import flatten
 from capsjax.training.build import build
+
+CONFIG_OF = "run"
 
 
 def define_flags() -> None:
@@ -29,6 +33,7 @@ def main() -> None:
 
 def describe(config: ConfigDict) -> str:
     """Describe layers, parameters, operations and memory of a config as text."""
+    check_limits(flatten(config.to_dict()))
     sizes = training_sizes(**config.data)
     built = build(config, *sizes)
     rows = layers_of(built)

@@ -19,11 +19,13 @@ from capsjax.commands import command_line
 from capsjax.registry import look_up
 from capsjax.runs import processes
 from capsjax.runs.compilation import keep_compiled_programs
+from capsjax.runs.output import outlive_output
 from capsjax.runs.workdir import new_workdir
 from capsjax.sweeps.run import run_sweep
 from capsjax.training.population import MEMBER_FORMS, MOST_IN_TURN, choose_member_form
 
 FLAGS = flags.FLAGS
+CONFIG_OF = "sweep"
 
 
 def define_flags() -> None:
@@ -45,8 +47,6 @@ def define_flags() -> None:
 
 def main() -> None:
     config = command_line.config_of_flags("configs/sweeps/routing_x_reconstruction.py:small")
-    if "base" not in config:
-        raise ValueError("--config is a config of one run, not a sweep: see configs/sweeps/")
     form = FLAGS.form
     if form != "auto":
         look_up(MEMBER_FORMS, form, "form of a population (--form)")
@@ -57,6 +57,7 @@ def main() -> None:
     workdir = FLAGS.workdir or processes.on_primary(lambda: str(new_workdir(config.name)))
     overrides = config_flags.get_override_values(FLAGS["config"])
     workdir = Path(workdir).expanduser()
+    outlive_output(workdir)
     statuses = run_sweep(config, workdir, overrides, form, FLAGS.population)
     failed = sum(status.name == "failed" for status in statuses)
     if failed:

@@ -21,10 +21,12 @@ from ml_collections import config_flags
 from capsjax.commands import command_line
 from capsjax.runs import processes
 from capsjax.runs.compilation import keep_compiled_programs
+from capsjax.runs.output import outlive_output
 from capsjax.runs.train import train_and_evaluate
 from capsjax.runs.workdir import new_workdir
 
 FLAGS = flags.FLAGS
+CONFIG_OF = "run"
 
 
 def define_flags() -> None:
@@ -37,11 +39,9 @@ def define_flags() -> None:
 
 def main() -> None:
     config = command_line.config_of_flags("configs/digits.py")
-    if "base" in config:
-        raise ValueError("--config is a sweep, not a config of one run: capsjax sweep trains it")
     command_line.start_processes()
     keep_compiled_programs()
     workdir = FLAGS.workdir or processes.on_primary(lambda: str(new_workdir(config.name)))
-    train_and_evaluate(
-        config, Path(workdir).expanduser(), config_flags.get_override_values(FLAGS["config"])
-    )
+    workdir = Path(workdir).expanduser()
+    outlive_output(workdir)
+    train_and_evaluate(config, workdir, config_flags.get_override_values(FLAGS["config"]))

@@ -47,7 +47,11 @@ class Progress:
 
     def eta(self) -> float:
         """Return the seconds to the end, at the mean rate so far."""
-        return self.elapsed() * (self._total - self._done) / max(self._done - self._first, 1)
+        return self.elapsed() * self.left() / max(self._done - self._first, 1)
+
+    def left(self) -> int:
+        """Return the amount of work that is left; none if more was done than expected."""
+        return max(self._total - self._done, 0)
 
     def show(self, left: str | None = None, right: str | None = None) -> None:
         """Write beside the bar, if there is one."""

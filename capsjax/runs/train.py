@@ -4,21 +4,26 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from capsjax.data import load_part, load_training
+from capsjax.config.limits import check_limits
+from capsjax.data import Arrays, load_part, load_training
 from capsjax.registry import look_up
 from capsjax.runs import devices, processes
 from capsjax.runs.checkpoint import Checkpoints, Restored
-from capsjax.runs.files import write_json
+from capsjax.runs.data_record import check_processes, check_test, fingerprints, record_data
+from capsjax.runs.files import sealed, write_json
 from capsjax.runs.interrupt import Interrupt
+from capsjax.runs.lock import hold
 from capsjax.runs.loop import train
 from capsjax.runs.progress import format_seconds
 from capsjax.runs.single_run import SingleRun
-from capsjax.runs.workdir import flatten, open_workdir, program_command, read_summary
+from capsjax.runs.workdir import flatten, open_workdir, program_command, read_finished
 from capsjax.tasks import check_labels
 from capsjax.training.build import build
 from capsjax.training.division import check_divides
+from capsjax.training.steps import TrainState, steps_per_epoch
 
 
 def train_and_evaluate(
@@ -37,13 +42,14 @@ def train_and_evaluate(
     Raises:
       ValueError: for an unusable config, data set or folder.
       NonFiniteError: if the loss is no longer finite.
-      SystemExit: after Ctrl-C or SIGTERM, once the state is saved.
+      SystemExit: after one of the signals of `Interrupt`, once the state is saved.
     """
     check_config(config)
     processes.check_same("the config", config.to_json_best_effort(sort_keys=True))
     with processes.primary_first():
         training, validation = load_training(**config.data)
-    processes.check_same("the training data", training.images.tobytes())
+    data = fingerprints(training=training, validation=validation)
+    check_processes(data)
     mesh = devices.make_mesh("data")
     check_divides(config.train.batch_size, mesh)
     sizes = (training.image_shape, training.num_classes, len(training))
@@ -53,13 +59,34 @@ def train_and_evaluate(
 
     forms = built.model.chosen_forms(config.train.batch_size // mesh.size)
     start = {**program_command(overrides or {}), "forms": forms}
-    processes.on_primary(lambda: open_workdir(workdir, config, start))
-    summary = processes.on_primary(lambda: read_summary(workdir))
+    summary = processes.on_primary(lambda: read_finished(workdir, config, data))
     if summary is not None:
         print(f"{workdir} is finished: {_describe(summary)}")
         return summary
+    with hold(workdir):
+        processes.on_primary(lambda: open_workdir(workdir, config, start, data))
+        summary = _train(config, workdir, training, validation, mesh, like, forms)
+    print(f"{workdir}: {_describe(summary)}")
+    return summary
+
+
+def _train(
+    config: ConfigDict,
+    workdir: Path,
+    training: Arrays,
+    validation: Arrays | None,
+    mesh: Mesh,
+    like: TrainState,
+    forms: dict[str, str],
+) -> dict[str, Any]:
+    """Train from the last checkpoint, and write and return the results."""
+    sizes = (training.image_shape, training.num_classes, len(training))
+    in_epoch = steps_per_epoch(len(training), config.train.batch_size)
     checkpoints = Checkpoints(
-        workdir / "checkpoints", config.checkpoint.keep, sharding=devices.everywhere(mesh)
+        workdir / "checkpoints",
+        config.checkpoint.keep,
+        sharding=devices.everywhere(mesh),
+        steps_per_epoch=in_epoch,
     )
     restored = checkpoints.restore_last_whole(like)
     # The forms of the first start, not those that are best on the present machine.
@@ -72,15 +99,16 @@ def train_and_evaluate(
     finally:
         run.close()
 
-    chosen = checkpoints.restore(like, config.selection)
-    test = load_part(config.data.name, "test", dir=config.data.dir, file=config.data.file)
+    last = checkpoints.restore(like)
+    chosen = checkpoints.restore_best_whole(like) if config.selection == "best" else last
+    test = _load_test(config, workdir, training)
     print(f"evaluating {len(test)} test images", flush=True)
     summary = {
         "name": config.name,
         "seed": config.seed,
         "selection": config.selection,
         "selected_step": chosen.step,
-        "steps": built.steps_per_epoch * config.train.epochs,
+        "steps": in_epoch * config.train.epochs,
         "epochs": config.train.epochs,
         "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(chosen.state.variables)),
         "num_training_examples": len(training),
@@ -88,26 +116,24 @@ def train_and_evaluate(
         "validation": run.evaluate(chosen.state.variables, validation) if validation else None,
         "device": jax.devices()[0].device_kind,
         "device_count": mesh.size,
-        **checkpoints.restore(like, "last").notes,
+        **last.notes,
     }
+    summary = sealed(summary)
     processes.on_primary(lambda: write_json(workdir / "summary.json", summary))
-    print(f"{workdir}: {_describe(summary)}")
     return summary
 
 
+def _load_test(config: ConfigDict, workdir: Path, training: Arrays) -> Arrays:
+    """Load the test part, after the last step, and record it as that of the run."""
+    test = load_part(config.data.name, "test", dir=config.data.dir, file=config.data.file)
+    data = check_test(test, training, print)
+    processes.on_primary(lambda: record_data(workdir, data))
+    return test
+
+
 def check_config(config: ConfigDict) -> None:
-    """Raise ValueError for invalid values of fields that only the training loop reads."""
-    smallest = {
-        "augment.max_shift": 0,
-        "checkpoint.every_epochs": 1,
-        "evaluate.batch_size": 0,
-        "log.every_steps": 1,
-        "train.epochs": 1,
-    }
-    fields = flatten(config.to_dict())
-    for name, least in smallest.items():
-        if fields[name] < least:
-            raise ValueError(f"{name} is at least {least}, not {fields[name]}")
+    """Raise ValueError for values that cannot work, before data are loaded."""
+    check_limits(flatten(config.to_dict()))
     look_up({"last": "last", "best": "best"}, config.selection, "selection")
     if config.selection == "best" and config.data.validation_size == 0:
         raise ValueError("selection 'best' needs validation data: data.validation_size above 0")

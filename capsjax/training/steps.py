@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from capsjax.data.augment import shift_images, to_float
 from capsjax.metrics import Sums, add_means, zero_sums
@@ -116,6 +116,45 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     return num_examples // batch_size
 
 
+class Batches:
+    """The batches of a run: that of a step is a pure function of the seed and the step.
+
+    Args:
+      seed, batch_size, max_shift: as in `make_train_steps`.
+    """
+
+    def __init__(self, seed: int | Array, batch_size: int, max_shift: int):
+        self._batch_size, self._max_shift = batch_size, max_shift
+        self._order_key, self._shift_key = _stream(seed, "order"), _stream(seed, "augmentation")
+        self._dropout_key = _stream(seed, "dropout")
+
+    def order(self, epoch: int | Int[Array, ""], num_examples: int) -> Int[Array, "N"]:
+        """Return the order in which an epoch takes the examples."""
+        return jax.random.permutation(jax.random.fold_in(self._order_key, epoch), num_examples)
+
+    def take(
+        self,
+        order: Int[Array, "N"],
+        step: int | Int[Array, ""],
+        images: UInt8[Array, "N h w c"],
+        labels: Int[Array, "N *label"],
+    ) -> tuple[Float[Array, "n h w c"], Int[Array, "n *label"], Key[Array, "n"]]:
+        """Return the augmented images of a step, their labels, and a dropout key for each.
+
+        Args:
+          order: the order of the step's epoch.
+          step: number of steps before it.
+          images, labels: the training examples.
+        """
+        first = (step % (len(labels) // self._batch_size)) * self._batch_size
+        batch = lax.dynamic_slice(order, (first,), (self._batch_size,))
+        shift_key = jax.random.fold_in(self._shift_key, step)
+        # One key for each image: a mask does not depend on the device that holds the image.
+        keys = jax.random.split(jax.random.fold_in(self._dropout_key, step), self._batch_size)
+        shifted = shift_images(shift_key, images[batch], self._max_shift)
+        return to_float(shifted), labels[batch], keys
+
+
 def make_train_steps(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -148,8 +187,7 @@ def make_train_steps(
     if several:
         check_divides(batch_size, mesh)
         model = _over_devices(model, mesh)
-    order_key, shift_key = _stream(seed, "order"), _stream(seed, "augmentation")
-    dropout_key = _stream(seed, "dropout")
+    batches = Batches(seed, batch_size, max_shift)
 
     def loss_of(params, statistics, images, labels, keys):
         output, statistics = model.apply(
@@ -168,14 +206,9 @@ def make_train_steps(
         of_share = jax.value_and_grad(loss_of, has_aux=True)(params, statistics, *batch)
         return mean_over_devices(of_share, mesh) if several else of_share
 
-    def one_step(state: TrainState, images: Array, labels: Array) -> tuple[TrainState, Health]:
-        images = to_float(
-            shift_images(jax.random.fold_in(shift_key, state.step), images, max_shift)
-        )
-        # One key for each image: a mask does not depend on the device that holds the image.
-        keys = jax.random.split(jax.random.fold_in(dropout_key, state.step), batch_size)
+    def one_step(state: TrainState, *batch: Array) -> tuple[TrainState, Health]:
         (loss, (parts, accuracy, statistics)), gradient = gradient_of(
-            state.params, state.statistics, images, labels, keys
+            state.params, state.statistics, *batch
         )
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         norm = optax.tree.norm(gradient)
@@ -188,9 +221,11 @@ def make_train_steps(
             gradient_norm=norm,
             parameter_norm=jnp.zeros(()),
         )
+        params = optax.apply_updates(state.params, updates)
         state = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            # Those that failed stay, for `find_non_finite`.
+            params=jax.tree.map(lambda x, y: jnp.where(finite, x, y), params, state.params),
             opt_state=opt_state,
             window=add_means(state.window, means, batch_size),
             statistics=statistics,
@@ -200,7 +235,7 @@ def make_train_steps(
     def train_steps(state, images, labels, num_steps):
         in_epoch = steps_per_epoch(len(labels), batch_size)
         epoch = state.step // in_epoch
-        order = jax.random.permutation(jax.random.fold_in(order_key, epoch), len(labels))
+        order = batches.order(epoch, len(labels))
         end = jnp.minimum(state.step + num_steps, (epoch + 1) * in_epoch)
 
         def go_on(carry):
@@ -209,9 +244,7 @@ def make_train_steps(
 
         def next_step(carry):
             state, _ = carry
-            first = (state.step % in_epoch) * batch_size
-            batch = lax.dynamic_slice(order, (first,), (batch_size,))
-            return one_step(state, images[batch], labels[batch])
+            return one_step(state, *batches.take(order, state.step, images, labels))
 
         zero = jnp.zeros(())
         parts = dict.fromkeys(objective.names, zero)

@@ -26,12 +26,12 @@ def capsjax(*arguments, cwd=ROOT):
 
 def test_every_command_is_a_module_with_flags_help_and_main():
     modules = {path.stem for path in (ROOT / "capsjax" / "commands").glob("[a-z]*.py")}
-    assert modules - {"command_line", "extras"} == set(commands.COMMANDS)
+    assert modules - {"command_line", "extras", "messages"} == set(commands.COMMANDS)
 
 
 def test_every_script_is_a_command():
     scripts = {path.stem for path in (ROOT / "experiments").glob("*.py")}
-    assert scripts == set(commands.COMMANDS) - {"list", "summary"}
+    assert scripts == set(commands.COMMANDS) - {"clean", "list", "summary"}
     for name in scripts:
         text = (ROOT / "experiments" / f"{name}.py").read_text(encoding="utf-8")
         assert f'run("{name}")' in text
@@ -153,6 +153,6 @@ def test_print_config_prints_all_fields_and_ends(tmp_path):
 
 
 def test_a_sweep_given_to_train_is_refused(tmp_path):
-    done = capsjax("train", "--config=sweeps/digits", cwd=tmp_path)
-    assert done.returncode == 1
+    done = capsjax("train", "--config=sweeps/digits", "--config.train.epochs=5", cwd=tmp_path)
+    assert done.returncode == 2
     assert done.stderr.startswith("error: --config is a sweep, not a config of one run")

@@ -13,6 +13,7 @@ from capsjax.runs import train
 from capsjax.runs.checkpoint import Checkpoints
 from capsjax.runs.processes import LOST_PROCESS
 from capsjax.runs.writers import read_metrics
+from tests.npz_digits import DIGITS, save_digits
 from tests.run_processes import assert_same_run, final_params, start, wait_for_steps
 from tests.tiny import tiny_config
 
@@ -33,14 +34,21 @@ def start_two():
     """Starts both processes of a run. None of them outlives the tests."""
     started = []
 
-    def both(workdir):
+    def both(workdir, homes=(None, None)):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         flags = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
         # Not compiled for speed: each process compiles for itself, at every start.
         xla_flags = os.environ["XLA_FLAGS"]
         two = [
-            start(workdir, *flags, f"--process_id={each}", xla_flags=xla_flags, **OVERRIDES)
+            start(
+                workdir,
+                *flags,
+                f"--process_id={each}",
+                xla_flags=xla_flags,
+                home=homes[each],
+                **OVERRIDES,
+            )
             for each in range(2)
         ]
         started.extend(two)
@@ -68,9 +76,14 @@ def reference(start_two, tmp_path_factory):
 
 def test_two_processes_write_one_set_of_files_and_one_speaks(reference):
     workdir, (first, second) = reference
-    assert {"checkpoints", "config.json", "env.json", "metrics.jsonl", "summary.json"} == set(
-        os.listdir(workdir)
-    )
+    assert {
+        "checkpoints",
+        "config.json",
+        "data.json",
+        "env.json",
+        "metrics.jsonl",
+        "summary.json",
+    } == set(os.listdir(workdir))
     (begun,) = json.loads((workdir / "env.json").read_text())
     assert (begun["process_count"], begun["device_count"]) == (2, 2)
     written = [(record["step"], record["split"]) for record in read_metrics(workdir)]
@@ -125,6 +138,19 @@ def test_sigterm_to_one_process_stops_both_with_a_checkpoint(start_two, tmp_path
     saved = max(Checkpoints(run / "checkpoints").steps())
     assert f"saved step {saved}" in first
     assert "SIGTERM: saving, then stopping" in second
+
+
+def test_two_machines_with_other_data_are_refused_by_part(start_two, tmp_path, monkeypatch):
+    monkeypatch.setitem(OVERRIDES, "data__name", "npz")
+    monkeypatch.setitem(OVERRIDES, "data__file", "~/own.npz")
+    homes = tmp_path / "0", tmp_path / "1"
+    for home, labels in zip(homes, (DIGITS.labels, DIGITS.labels[::-1]), strict=True):
+        home.mkdir()
+        save_digits(home / "own.npz", labels=labels)
+    printed = outputs(start_two(tmp_path / "run", homes))
+    line = "error: the training data (labels) differs between the processes of this run"
+    assert all(line in each for each in printed), printed
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("flags", [["--num_processes=2"], ["--coordinator=127.0.0.1"]])

@@ -1,5 +1,6 @@
 """Progress: bar or lines, ETA and speed by a clock of our own; signals as a wish to stop."""
 
+import errno
 import io
 import os
 import signal
@@ -9,8 +10,9 @@ import time
 
 import pytest
 
+from capsjax.runs import interrupt as interrupt_module
 from capsjax.runs import progress
-from capsjax.runs.interrupt import Interrupt
+from capsjax.runs.interrupt import SIGNALS, Interrupt
 from capsjax.runs.progress import RunProgress, format_seconds
 from tests.tiny import ROOT
 
@@ -74,6 +76,17 @@ def test_end_is_reached(clock):
     shown.close()
 
 
+def test_more_than_the_end_is_no_time_to_the_end(clock, capsys):
+    """As where a trial fails whose steps were counted already."""
+    shown = RunProgress(total=10, done=0, batch_size=1)
+    clock.now += 3.0
+    shown.update(11)
+    assert shown.eta() == 0
+    shown.report(1.0, "train", {})
+    assert "ETA 0:00" in capsys.readouterr().out
+    shown.close()
+
+
 def test_without_a_terminal_there_are_lines_and_no_bar(clock, capsys):
     shown = RunProgress(total=1000, done=0, batch_size=128)
     clock.now += 20.0
@@ -119,8 +132,7 @@ def test_seconds_for_people(seconds, text):
 @pytest.fixture
 def handlers():
     """The signal handlers of pytest, put back whatever the test does."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     yield before
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -135,7 +147,11 @@ def send(number):
     time.sleep(0.01)  # Python runs handlers between two of its own instructions
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_closed_terminal_and_the_warning_of_slurm_are_requests_to_stop_too():
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1} == set(SIGNALS)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_first_signal_is_noted_and_handlers_are_put_back(handlers, number, capfd):
     with Interrupt() as interrupt:
         assert interrupt.signal is None
@@ -166,6 +182,37 @@ def test_second_ctrl_c_stops_at_once(handlers, first):
     assert current(handlers) == handlers
 
 
+def test_second_ctrl_c_is_left_to_the_handler_before(handlers):
+    calls = []
+    signal.signal(signal.SIGINT, lambda number, _: calls.append(number))
+    with Interrupt():
+        send(signal.SIGINT)
+        assert calls == []
+        send(signal.SIGINT)
+    assert calls == [signal.SIGINT]
+
+
+def test_nohup_still_holds(handlers):
+    """A terminal may close without ending the run, if that is what the user asked for."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Interrupt() as interrupt:
+        send(signal.SIGHUP)
+    assert interrupt.signal is None
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_a_signal_is_noted_though_nobody_can_be_told(handlers, monkeypatch):
+    """A closed terminal cannot be written to."""
+
+    def closed(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(interrupt_module.os, "write", closed)
+    with Interrupt() as interrupt:
+        send(signal.SIGHUP)
+    assert interrupt.signal == signal.SIGHUP
+
+
 def test_second_sigterm_still_waits_for_the_save(handlers):
     """Schedulers repeat it; only a person at the keyboard is in a hurry."""
     with Interrupt() as interrupt:
@@ -178,6 +225,38 @@ def test_handlers_are_put_back_after_an_error(handlers):
     with pytest.raises(RuntimeError, match="in the block"), Interrupt():
         raise RuntimeError("in the block")
     assert current(handlers) == handlers
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_where_ctrl_c_ends_a_program_the_first_one_in_the_block_is_noted(times):
+    """The handler runs at once here, before the thread that ends the program wakes up."""
+    program = """
+import time
+from capsjax.runs.interrupt import Interrupt, exit_at_ctrl_c
+exit_at_ctrl_c()
+with Interrupt() as interrupt:
+    print("ready", flush=True)
+    while interrupt.signal is None:
+        pass
+    print("noted", flush=True)
+    time.sleep(1.0)
+print("saved")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    with process:
+        for line in ["ready\n", "noted\n"][:times]:
+            assert process.stdout.readline() == line
+            process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+    expected = {1: (0, "noted\nsaved\n"), 2: (130, "")}
+    assert (process.returncode, output) == expected[times]
+    assert errors.endswith("interrupted\n") == (times == 2)
 
 
 def test_program_that_is_asked_to_stop_does_its_last_things():

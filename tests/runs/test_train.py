@@ -79,7 +79,8 @@ def test_metrics_are_means_of_their_own_steps_at_their_own_rate(finished, tmp_pa
     assert each[3]["learning_rate"] == pytest.approx(expected, rel=1e-6), "two steps were taken"
 
 
-def test_the_best_epoch_is_kept_though_few_epochs_are(tmp_path):
+def test_the_best_epoch_is_kept_though_few_epochs_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(pace.SaveClock, "due", lambda *_: pace.Due.NO)
     config = tiny_config(
         train__epochs=6, checkpoint__every_epochs=1000, schedule__learning_rate=0.1
     )
@@ -101,6 +102,18 @@ def test_a_finished_run_is_not_run_again(finished, capsys):
     assert before == {
         path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")
     }
+
+
+def test_looking_at_a_finished_run_writes_nothing(finished):
+    """Its folder may be one that can only be read."""
+    workdir, _ = finished
+
+    def times():
+        return {path: path.stat().st_mtime_ns for path in (workdir, *workdir.rglob("*"))}
+
+    before = times()
+    train.train_and_evaluate(tiny_config(), workdir)
+    assert times() == before
 
 
 def test_another_config_in_the_same_folder_is_refused(finished):
@@ -199,7 +212,14 @@ def test_selection_takes_the_best_or_the_last_parameters(tmp_path):
         )
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_its_numbers(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_numbers(tmp_path, monkeypatch):
+    find, steps = single_run.find_non_finite, []
+
+    def watched(config, built, variables, step, *arrays):
+        steps.append(step)
+        return find(config, built, variables, step, *arrays)
+
+    monkeypatch.setattr(single_run, "find_non_finite", watched)
     config = tiny_config(schedule__learning_rate=1e30, schedule__name="constant")
     with pytest.raises(single_run.NonFiniteError) as failure:
         train.train_and_evaluate(config, tmp_path / "run")
@@ -208,6 +228,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_numbers(tmp_path):
         assert word in message
     record = json.loads((tmp_path / "run" / "failure.json").read_text())
     assert f"step {record['step']} " in message
+    assert steps == [record["step"] - 1], "the steps before it"
+    # Of weights of 1e30 two layers make numbers that float32 does not hold.
+    assert record["origin"] == "the output of primary_layer/conv"
+    assert "It began in the output of primary_layer/conv." in message
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
@@ -253,7 +277,7 @@ def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_room(tmp_path
 
 
 def test_a_damaged_checkpoint_costs_the_work_since_the_one_before(tmp_path, capsys):
-    config = tiny_config()
+    config = tiny_config(checkpoint__every_steps=4)
     train.train_and_evaluate(config, tmp_path / "reference")
     run = tmp_path / "run"
     train.train_and_evaluate(config, run)
@@ -286,7 +310,7 @@ def test_kill_9_in_mid_epoch_loses_nothing_but_time(tmp_path):
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_an_interrupt_saves_and_exits(tmp_path, number):
     process = start(tmp_path / "run", **LONG)
     wait_for_steps(tmp_path / "run", process, 10)

@@ -89,9 +89,10 @@ def test_stops_at_the_first_step_that_is_not_finite(setting):
     start = optax.tree.norm(setting.start().params)
     np.testing.assert_allclose(health.parameter_norm, start, rtol=1e-6)
     broken = jax.tree.map(lambda x: x.at[...].set(jnp.nan), state.params["class_layer"])
-    state = state._replace(params={**state.params, "class_layer": broken})
-    state, health = setting.steps(state, setting.images, setting.labels, np.int32(3))
+    before = state._replace(params={**state.params, "class_layer": broken})
+    state, health = setting.steps(before, setting.images, setting.labels, np.int32(3))
     assert not bool(health.finite)
+    chex.assert_trees_all_equal(state.params, before.params)
     assert int(state.step) == 2
     assert np.isnan(float(health.loss))
     assert np.isnan(float(health.parameter_norm))

@@ -1,0 +1,86 @@
+"""The values that the fields of a config may have, in one place."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Limits(NamedTuple):
+    """The values that a number may have; a tuple of numbers, each of them.
+
+    Attributes:
+      least: the smallest.
+      below: what it is smaller than.
+      above: what it is larger than.
+    """
+
+    least: float | int = -math.inf
+    below: float | int = math.inf
+    above: float | int = -math.inf
+
+    def allow(self, value: float | int) -> bool:
+        """Return whether a number is within the limits; NaN is not, nor infinity."""
+        return self.least <= value < self.below and value > self.above
+
+    def __str__(self) -> str:
+        parts = [
+            f"at least {self.least:g}" if self.least > -math.inf else "",
+            f"above {self.above:g}" if self.above > -math.inf else "",
+            f"below {self.below:g}" if self.below < math.inf else "",
+        ]
+        return " and ".join(filter(None, parts)) or "finite"
+
+
+AT_LEAST_0, AT_LEAST_1, POSITIVE = Limits(0), Limits(1), Limits(above=0)
+SHARE = Limits(0, 1)  # 1 is no share: nothing would be left
+
+# By dotted name.
+LIMITS = {
+    "augment.max_shift": AT_LEAST_0,
+    "checkpoint.every_epochs": AT_LEAST_1,
+    "checkpoint.every_minutes": AT_LEAST_0,
+    "checkpoint.every_steps": AT_LEAST_0,
+    "checkpoint.keep": AT_LEAST_1,
+    "data.split_seed": Limits(0, 2**32),
+    "data.train_size": AT_LEAST_0,
+    "evaluate.batch_size": AT_LEAST_0,
+    "log.every_steps": AT_LEAST_1,
+    "model.batch_norm.epsilon": AT_LEAST_0,
+    "model.batch_norm.momentum": SHARE,
+    "model.dropout.dense": SHARE,
+    "model.dropout.pool": SHARE,
+    "model.squash.eps": AT_LEAST_0,
+    "optimizer.b1": SHARE,
+    "optimizer.b2": SHARE,
+    "optimizer.eps": AT_LEAST_0,
+    "schedule.anneal_epochs": AT_LEAST_0,
+    "schedule.decay_every": AT_LEAST_1,
+    "schedule.decay_rate": POSITIVE,
+    "schedule.floor": AT_LEAST_0,
+    "schedule.learning_rate": AT_LEAST_0,
+    "schedule.stage_factors": AT_LEAST_0,
+    "train.epochs": AT_LEAST_1,
+}
+# By the last part of the name, for all fields below "model.": sizes of layers.
+SIZES = ("features", "hidden", "kernel_size", "pose_size", "stride", "types", "window")
+
+
+def check_limits(fields: Mapping[str, Any]) -> None:
+    """Check the numbers of a config.
+
+    Args:
+      fields: the fields of a run, flat: dotted name to value.
+
+    Raises:
+      ValueError: for one that is outside of its limits; the message names them.
+
+    >>> check_limits({"train.epochs": 5, "model.conv.kernel_size": 3})
+    """
+    for name, value in fields.items():
+        limits = LIMITS.get(name)
+        if limits is None and name.startswith("model.") and name.split(".")[-1] in SIZES:
+            limits = AT_LEAST_1
+        numbers = value if isinstance(value, tuple) else (value,)
+        if limits is not None and not all(limits.allow(number) for number in numbers):
+            each = "each value of " if isinstance(value, tuple) else ""
+            raise ValueError(f"{each}{name} is {limits}, not {value}")

@@ -1,0 +1,50 @@
+"""The limits of config values: what cannot work is refused in one line, by name."""
+
+import math
+
+import pytest
+
+from capsjax.config import load_config
+from capsjax.config.files import config_names
+from capsjax.config.limits import LIMITS, check_limits
+from capsjax.runs.workdir import flatten
+from tests.tiny import tiny_config, tiny_convnet_config
+
+
+@pytest.mark.parametrize("name", [name for name in config_names() if "/" not in name])
+def test_every_config_is_within_its_limits(name):
+    check_limits(flatten(load_config(name).to_dict()))
+
+
+def test_every_limit_is_of_a_field():
+    fields = {**flatten(tiny_config().to_dict()), **flatten(tiny_convnet_config().to_dict())}
+    assert LIMITS.keys() <= fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("model.conv.kernel_size", 0, "model.conv.kernel_size is at least 1, not 0"),
+        ("model.primary_caps.types", 0, "model.primary_caps.types is at least 1, not 0"),
+        ("model.decoder.hidden", (8, -1), "each value of model.decoder.hidden is at least 1"),
+        ("schedule.learning_rate", -1e-3, "schedule.learning_rate is at least 0, not -0.001"),
+        ("schedule.learning_rate", math.nan, "schedule.learning_rate is at least 0, not nan"),
+        ("schedule.learning_rate", math.inf, "schedule.learning_rate is at least 0, not inf"),
+        ("schedule.decay_rate", 0.0, "schedule.decay_rate is above 0, not 0.0"),
+        ("checkpoint.every_minutes", -5.0, "checkpoint.every_minutes is at least 0, not -5.0"),
+        ("log.every_steps", 0, "log.every_steps is at least 1, not 0"),
+        ("data.train_size", -1, "data.train_size is at least 0, not -1"),
+        ("model.dropout.dense", (0.3, 1.0), "of model.dropout.dense is at least 0 and below 1"),
+    ],
+)
+def test_a_value_outside_of_its_limits_is_named_with_them(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        check_limits({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("schedule.learning_rate", 0.0), ("model.conv_caps.types", ()), ("model.conv.padded", False)],
+)
+def test_a_value_at_its_limit_is_allowed(name, value):
+    check_limits({name: value})
