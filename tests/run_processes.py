@@ -19,9 +19,12 @@ from tests.tiny import ROOT, tiny_flags
 LONG = {"train__epochs": 400, "checkpoint__every_steps": 7, "checkpoint__every_epochs": 1000}
 
 
-def start(workdir: Path, *flags: str, xla_flags: str = "", **overrides) -> subprocess.Popen:
+def start(
+    workdir: Path, *flags: str, xla_flags: str = "", home: Path | None = None, **overrides
+) -> subprocess.Popen:
     """By default compiled as for a user, without the flags of the tests."""
-    return _start("train", [f"--workdir={workdir}", *flags, *tiny_flags(**overrides)], xla_flags)
+    all_flags = [f"--workdir={workdir}", *flags, *tiny_flags(**overrides)]
+    return _start("train", all_flags, xla_flags, home)
 
 
 def start_sweep(
@@ -36,14 +39,21 @@ def start_sweep(
     return _start("sweep", flags, os.environ["XLA_FLAGS"] if xla_flags is None else xla_flags)
 
 
-def _start(script: str, flags: list[str], xla_flags: str) -> subprocess.Popen:
+def _start(
+    script: str, flags: list[str], xla_flags: str, home: Path | None = None
+) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, f"experiments/{script}.py", *flags],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla_flags},
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": xla_flags,
+            "HOME": str(home or os.environ["HOME"]),
+        },
     )
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import capsjax
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # The rooms in the order of imports: a room imports from those before it in the order alone.
@@ -100,6 +102,23 @@ def test_configs_import_only_what_describes_configs():
     for path in (ROOT / "configs").rglob("*.py"):
         allowed = ("ml_collections", "capsjax.config.", "capsjax.sweeps.", "pathlib.")
         assert all(name.startswith(allowed) for name in imports_of(path)), path
+
+
+def test_jax_is_imported_when_it_is_needed():
+    """It takes seconds, in which a command should already answer Ctrl-C."""
+    program = (
+        "import sys, capsjax.commands, capsjax.runs.interrupt; assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_the_names_of_the_package_are_found_when_they_are_used():
+    for name in capsjax.__all__:
+        assert getattr(capsjax, name).__name__ == name
+    assert capsjax.routing.make_routing is capsjax.make_routing
+    assert set(capsjax.__all__) <= set(dir(capsjax))
+    with pytest.raises(AttributeError, match="no attribute 'squish'"):
+        capsjax.squish  # noqa: B018
 
 
 @pytest.mark.parametrize("module", ["capsjax", "capsjax.commands.train"])
