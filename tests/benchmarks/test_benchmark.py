@@ -4,6 +4,7 @@ import functools
 import json
 import subprocess
 import sys
+import time
 import types
 
 import jax
@@ -552,7 +553,9 @@ def test_runs_of_their_own_count_as_often_as_there_are_trials():
 
 
 def test_work_of_others_is_told():
-    share = OtherWork().share()
+    others = OtherWork()
+    time.sleep(0.2)  # the system counts in hundredths of a second
+    share = others.share()
     assert share is None or 0 <= share < 2
     quiet = [{"others": [0.0, 0.5]}, {"others": [0.01, None]}, {"note": "skipped"}]
     assert others_line(quiet) == [

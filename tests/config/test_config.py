@@ -223,13 +223,14 @@ def test_every_config_has_the_fields_of_its_family(name, argument):
     assert set(flatten(config.to_dict())) == set(flatten(family.to_dict()))
 
 
-# On 8x8 pixels nothing is left for the last convolution after two poolings.
+# On 8x8 pixels nothing is left for the last convolution after two poolings, and the small variants
+# are those of MNIST.
 @pytest.mark.parametrize(
     ("name", "argument"),
     [
         (name, argument)
         for name, argument in CASES
-        if (name, argument.split(",")[0]) != ("digits", "capsule_pooling")
+        if name != "digits" or not argument.endswith(("capsule_pooling", "small", "max", "average"))
     ],
 )
 def test_one_step_of_every_config(name, argument):

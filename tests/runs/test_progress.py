@@ -131,9 +131,10 @@ def test_seconds_for_people(seconds, text):
 
 @pytest.fixture
 def handlers():
-    """The signal handlers of pytest, put back whatever the test does."""
+    """The signal handlers before a test, and those of pytest put back whatever the test does."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield before
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
+    yield current(before)
     for number, handler in before.items():
         signal.signal(number, handler)
 
