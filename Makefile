@@ -2,6 +2,7 @@
 # make test        environment, install, test suite
 # make test-math   the mathematics alone: operations, kernels, routing, layers, statistics
 # make test-ci     what takes processes, faults and installations: CI runs it once
+# make test-long   the longest of those: the workflow runs them in a job of their own
 # make faults      damage every file of a run in many ways, and show what becomes of it
 # make lint        ruff
 
@@ -13,7 +14,7 @@ JAX ?=
 
 PYTEST = $(VENV)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: demo test test-math test-ci faults lint clean
+.PHONY: demo test test-math test-ci test-long faults lint clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python experiments/train.py --config=configs/digits.py --workdir=$(RUN)
@@ -29,6 +30,9 @@ test-math: $(VENV)/installed-dev
 
 test-ci: $(VENV)/installed-dev
 	$(PYTEST) --no-loadscope-reorder -m "ci and not long"
+
+test-long: $(VENV)/installed-dev
+	$(PYTEST) --no-loadscope-reorder -m long
 
 faults: $(VENV)/installed-dev
 	PYTHONPATH=. $(VENV)/bin/python tests/faults/inject.py

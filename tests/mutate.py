@@ -228,7 +228,7 @@ def judge(copy: Path, mutation: Mutation) -> Verdict:
 
 def run_tests(copy: Path, tests: Sequence[str], timeout: float | None) -> Tested:
     """Run tests of a copy with the packages and scripts of that copy."""
-    options = ["-q", "-x", "-p", "no:cacheprovider", "-n", "0", "--tb=no", "-rfE", "-m", "not long"]
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-n", "0", "--tb=no", "-rfE", "-m", ""]
     environment = {
         "PYTHONPATH": str(copy),
         # A compiled file of before a mutation must not be taken for one of after it.

@@ -76,6 +76,7 @@ def run(bin, *command, cwd):
     )
 
 
+@pytest.mark.long
 def test_the_core_computes_and_the_extra_that_trains_is_named_and_enough(
     wheel, environment, tmp_path
 ):

@@ -128,6 +128,7 @@ def test_kill_9_of_one_ends_the_other_and_costs_no_more_than_time(
     assert_same_run(reference[0], run)
 
 
+@pytest.mark.long
 def test_sigterm_to_one_process_stops_both_with_a_checkpoint(start_two, tmp_path):
     run = tmp_path / "run"
     two = start_two(run)
@@ -140,6 +141,7 @@ def test_sigterm_to_one_process_stops_both_with_a_checkpoint(start_two, tmp_path
     assert "SIGTERM: saving, then stopping" in second
 
 
+@pytest.mark.long
 def test_two_machines_with_other_data_are_refused_by_part(start_two, tmp_path, monkeypatch):
     monkeypatch.setitem(OVERRIDES, "data__name", "npz")
     monkeypatch.setitem(OVERRIDES, "data__file", "~/own.npz")

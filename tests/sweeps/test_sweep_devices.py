@@ -9,7 +9,7 @@ import pytest
 from capsjax.runs.processes import LOST_PROCESS
 from tests.run_processes import results_of_sweep, start_sweep, wait_for_trials
 
-pytestmark = pytest.mark.ci
+pytestmark = [pytest.mark.ci, pytest.mark.long]
 
 LONG = {"train__epochs": 40, "checkpoint__every_steps": 10, "log__every_steps": 2}
 
