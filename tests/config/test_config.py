@@ -230,7 +230,7 @@ def test_every_config_has_the_fields_of_its_family(name, argument):
     [
         (name, argument)
         for name, argument in CASES
-        if name != "digits" or not argument.endswith(("capsule_pooling", "small", "max", "average"))
+        if name != "digits" or not (argument.startswith("capsule_pooling") or "," in argument)
     ],
 )
 def test_one_step_of_every_config(name, argument):
