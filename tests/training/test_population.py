@@ -79,8 +79,15 @@ def together(configs, data, form):
     return states, evaluations
 
 
-@pytest.mark.parametrize("form", ["vmap", "map"])
-@pytest.mark.parametrize("gradient", ["stop", "full"])
+@pytest.mark.parametrize(
+    ("form", "gradient"),
+    [
+        ("vmap", "stop"),
+        ("map", "full"),
+        pytest.param("vmap", "full", marks=pytest.mark.long),
+        pytest.param("map", "stop", marks=pytest.mark.long),
+    ],
+)
 def test_a_member_is_the_single_run_of_its_config(data, form, gradient):
     configs = [
         tiny_config(model__routing__dynamic__gradient=gradient),
