@@ -155,6 +155,7 @@ def tiny_bench_config(compute):
 
 
 @pytest.mark.ci
+@pytest.mark.long
 def test_the_cases_of_capsjax_do_their_work(monkeypatch):
     monkeypatch.setattr(jax_cases, "STEPS_OF_AN_EPOCH", 5)
     states = jax_cases.States()
@@ -532,6 +533,7 @@ def test_a_section_of_which_nothing_was_measured_can_be_reported(name):
 
 
 @pytest.mark.ci
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["map", "vmap"])
 def test_the_cases_of_a_population_take_all_steps_of_all_trials(form, monkeypatch):
     monkeypatch.setattr(jax_cases, "STEPS_OF_AN_EPOCH", 5)

@@ -56,6 +56,7 @@ def executed(committed, tmp_path_factory):
 
 
 # zmq and its event loop warn of their own affairs, as they are started and stopped.
+@pytest.mark.long
 @pytest.mark.ci
 @pytest.mark.filterwarnings("ignore")
 def test_every_cell_runs_and_the_network_learns(executed, committed):

@@ -454,6 +454,7 @@ def test_numbers_as_text():
     assert wording.percent(0.95) == "95 %"
 
 
+@pytest.mark.long
 def test_the_command(write):
     folder = write(make_index())
     command = [sys.executable, str(ROOT / "experiments" / "report.py"), f"--workdir={folder}"]

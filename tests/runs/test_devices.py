@@ -89,6 +89,7 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.ci
+@pytest.mark.long
 @each_family
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_devices_train_as_one_does(results, family, count):
@@ -102,6 +103,7 @@ def test_several_devices_train_as_one_does(results, family, count):
 
 
 @pytest.mark.ci
+@pytest.mark.long
 @each_family
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_evaluation_takes_every_example_once_on_any_number_of_devices(results, family, count):

@@ -105,7 +105,8 @@ def test_two_processes_train_what_one_trains(reference, tmp_path):
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-3, err_msg=name)
 
 
-@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("killed", [0, 1])
 def test_kill_9_of_one_ends_the_other_and_costs_no_more_than_time(
     reference, start_two, tmp_path, killed
 ):

@@ -310,7 +310,13 @@ def test_kill_9_in_mid_epoch_loses_nothing_but_time(tmp_path):
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        *(pytest.param(s, marks=pytest.mark.long) for s in (signal.SIGTERM, signal.SIGUSR1)),
+    ],
+)
 def test_an_interrupt_saves_and_exits(tmp_path, number):
     process = start(tmp_path / "run", **LONG)
     wait_for_steps(tmp_path / "run", process, 10)

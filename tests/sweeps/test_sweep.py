@@ -312,6 +312,7 @@ def test_a_wrong_field_stops_before_anything_is_made(tmp_path):
 LONG = {"train__epochs": 60, "checkpoint__every_steps": 7, "selection": "last"}
 
 
+@pytest.mark.long
 @pytest.mark.ci
 def test_a_killed_sweep_resumes_and_ends_as_one_that_was_not(tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"

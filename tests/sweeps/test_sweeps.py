@@ -112,7 +112,10 @@ def test_more_mistakes():
         trials_of(small_sweep({"factor": alike}))
 
 
-@each_sweep
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [pytest.param(*each, marks=[pytest.mark.long] if each[1] == "full" else []) for each in ALL],
+)
 def test_one_step_of_every_structure(path, size):
     image_shape = (8, 8, 1) if path.stem == "digits" else (28, 28, 1)
     firsts = {}
