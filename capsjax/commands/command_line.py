@@ -102,11 +102,22 @@ def start_processes() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the end)
 
 
-def define_other_data_flag() -> None:
-    """Define --other_data, of commands that compare the data with those of the run."""
+def define_trained_run_flags() -> None:
+    """Define the flags of commands that use a trained network, on the data of its run or others."""
+    flags.DEFINE_string("workdir", "", "Folder of the run.")
+    flags.DEFINE_string(
+        "checkpoint", "selected", "best, last, a step, or selected (what the config selects)."
+    )
+    flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
+    flags.DEFINE_string("data_file", "", "The .npz file, if not that of training.")
     flags.DEFINE_bool(
         "other_data", False, "Take data that are not the run's own, though they have its name."
     )
+
+
+def place_of_data(data: ConfigDict) -> dict[str, str]:
+    """Return where the data are: where the flags say, else where the run had them."""
+    return {"dir": flags.FLAGS.data_dir or data.dir, "file": flags.FLAGS.data_file or data.file}
 
 
 def folder_beside(folder: Path, data: Arrays) -> Path:

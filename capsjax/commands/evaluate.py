@@ -26,14 +26,8 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("workdir", "", "Folder of the run.")
-    flags.DEFINE_string(
-        "checkpoint", "selected", "best, last, a step, or selected (what the config selects)."
-    )
+    command_line.define_trained_run_flags()
     flags.DEFINE_string("data", "", "Another data set: digits, npz or a name of TFDS.")
-    flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
-    flags.DEFINE_string("data_file", "", "The .npz file, if not that of training.")
-    command_line.define_other_data_flag()
     flags.DEFINE_enum("part", "test", ["test", "train"], "Part of the data set.")
     flags.DEFINE_integer("mistakes", 10, "Mistakes in the figure.", lower_bound=1)
 
@@ -44,7 +38,7 @@ def main() -> None:
     predictor = load_predictor(workdir, FLAGS.checkpoint)
     config = predictor.config.data
     name = FLAGS.data or config.name
-    where = {"dir": FLAGS.data_dir or config.dir, "file": FLAGS.data_file or config.file}
+    where = command_line.place_of_data(config)
     data = load_part(name, FLAGS.part, **where)
     if name == config.name and not FLAGS.other_data:
         found = _own_parts(data, {**config, **where})

@@ -2,7 +2,8 @@
 
     python experiments/visualize.py --workdir=runs/a
 
-Writes WORKDIR/figures/*.png from test images. Of a network without capsules: its training curves.
+Writes WORKDIR/figures/*.png from test images. A network without capsules has only training
+curves.
 """
 
 from collections.abc import Iterator
@@ -24,13 +25,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("workdir", "", "Folder of the run.")
-    flags.DEFINE_string(
-        "checkpoint", "selected", "best, last, a step, or selected (what the config selects)."
-    )
-    flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
-    flags.DEFINE_string("data_file", "", "The .npz file, if not that of training.")
-    command_line.define_other_data_flag()
+    command_line.define_trained_run_flags()
     flags.DEFINE_integer("images", 12, "Images in the figures.", lower_bound=1)
     flags.DEFINE_float(
         "pose_range", 0.25, "Poses move over [-RANGE, RANGE]; the paper's is 0.25.", lower_bound=0.0
@@ -43,8 +38,7 @@ def main() -> None:
     workdir = command_line.existing_run(FLAGS.workdir)
     predictor = load_predictor(workdir, FLAGS.checkpoint)
     data = predictor.config.data
-    where = {"dir": FLAGS.data_dir or data.dir, "file": FLAGS.data_file or data.file}
-    test = load_part(data.name, "test", **where)
+    test = load_part(data.name, "test", **command_line.place_of_data(data))
     folder = workdir / "figures"
     if FLAGS.other_data:
         folder = command_line.folder_beside(folder, test)
