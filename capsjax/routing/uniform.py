@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from jaxtyping import Array, Float, Int
 
@@ -91,10 +92,7 @@ class UniformRouting:
         del activations  # a vote's length already carries the activation of its capsule
         return uniform_routing(
             votes,
-            bias=learned.get("bias"),
-            leaky=self.leaky,
-            eps=self.eps,
-            eps_at=self.eps_at,
+            **self._settings(learned),
             competition=competition,
             mask=mask,
             parent_mask=parent_mask,
@@ -112,9 +110,14 @@ class UniformRouting:
             u,
             W,
             1,
-            bias=learned.get("bias"),
-            leaky=self.leaky,
-            eps=self.eps,
-            eps_at=self.eps_at,
             dtype=dtype,
+            **self._settings(learned),
         )
+
+    def _settings(self, learned: Mapping[str, Array]) -> dict[str, Any]:
+        return {
+            "bias": learned.get("bias"),
+            "leaky": self.leaky,
+            "eps": self.eps,
+            "eps_at": self.eps_at,
+        }
