@@ -99,7 +99,7 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 
 def results_of_sweep(workdir: Path) -> dict[str, tuple]:
-    """Of each trial its metrics and its results, but for times."""
+    """Metrics and results of each trial, but for times."""
     found = {}
     for folder in sorted((workdir / "trials").glob("*")):
         records = read_metrics(folder)

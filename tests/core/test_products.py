@@ -47,7 +47,7 @@ def equations(jaxpr):
 
 
 def gradients(subscripts, dtype, a, b):
-    """Of a product weighted by a cotangent that rounding changes."""
+    """Gradients of a product weighted by a cotangent that rounding changes."""
     out = jax.eval_shape(lambda a, b: jnp.einsum(subscripts, a, b), a, b)
     cotangent = normal(2, *out.shape)
     _, pull = jax.vjp(lambda a, b: product(subscripts, a, b, dtype), a, b)

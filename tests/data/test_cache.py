@@ -217,7 +217,7 @@ def test_unwritable_directory(monkeypatch, tmp_path):
 
 
 def test_damaged_file_that_cannot_be_taken_away(monkeypatch):
-    """Of another user, in a cache directory that is shared."""
+    """A file of another user, in a cache directory that is shared."""
     cache_dir().mkdir()
     (cache_dir() / "some.npz").write_bytes(b"damaged")
     for function in ("os.unlink", "os.replace", "pathlib.Path.unlink"):

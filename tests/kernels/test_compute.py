@@ -173,7 +173,7 @@ def tiny_model(**compute):
 
 @pytest.fixture(scope="module")
 def params():
-    """Of a whole network, such that poses are long and couplings are not all alike."""
+    """Variables of a whole network, such that poses are long and couplings differ."""
     params = tiny_model().init(KEY, jnp.zeros((1, 8, 8, 1)))["params"]
     params["class_layer"]["W"] *= 6.0
     params["primary_layer"]["conv"]["kernel"] *= 3.0
@@ -203,7 +203,7 @@ def plain(params):
 
 
 def relative_errors(got, expected):
-    """Of each array, the largest difference relative to the largest number."""
+    """The largest difference in each array, relative to its largest number."""
     chex.assert_trees_all_equal_shapes_and_dtypes(got, expected)
     errors = jax.tree.map(lambda x, y: float(abs(x - y).max() / abs(y).max()), got, expected)
     return jax.tree.leaves(errors)

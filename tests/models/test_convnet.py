@@ -56,7 +56,7 @@ def reference(config, variables, images):
 
 
 def random_variables(model, seed=0):
-    """Of the right shapes, with variances above zero."""
+    """Make random variables of the right shapes, with variances above zero."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *model.image_shape)))
     variables = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), x.dtype), shapes)
