@@ -115,11 +115,6 @@ def define_trained_run_flags() -> None:
     )
 
 
-def place_of_data(data: ConfigDict) -> dict[str, str]:
-    """Return where the data are: where the flags say, else where the run had them."""
-    return {"dir": flags.FLAGS.data_dir or data.dir, "file": flags.FLAGS.data_file or data.file}
-
-
 def folder_beside(folder: Path, data: Arrays) -> Path:
     """Return a folder for results on other data than the run's own, beside that of its own."""
     return folder.with_name(f"{folder.name}-{digest(data.fingerprint())[:8]}")

@@ -38,7 +38,7 @@ def main() -> None:
     predictor = load_predictor(workdir, FLAGS.checkpoint)
     config = predictor.config.data
     name = FLAGS.data or config.name
-    where = command_line.place_of_data(config)
+    where = {"dir": FLAGS.data_dir or config.dir, "file": FLAGS.data_file or config.file}
     data = load_part(name, FLAGS.part, **where)
     if name == config.name and not FLAGS.other_data:
         found = _own_parts(data, {**config, **where})

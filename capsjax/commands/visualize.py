@@ -38,7 +38,8 @@ def main() -> None:
     workdir = command_line.existing_run(FLAGS.workdir)
     predictor = load_predictor(workdir, FLAGS.checkpoint)
     data = predictor.config.data
-    test = load_part(data.name, "test", **command_line.place_of_data(data))
+    where = {"dir": FLAGS.data_dir or data.dir, "file": FLAGS.data_file or data.file}
+    test = load_part(data.name, "test", **where)
     folder = workdir / "figures"
     if FLAGS.other_data:
         folder = command_line.folder_beside(folder, test)
