@@ -16,10 +16,10 @@ def normal(seed, *shape):
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_patches_are_those_of_the_plain_form(stride):
-    x = normal(0, 2, 9, 8, 3)
-    np.testing.assert_array_equal(
-        gather_patches(x, (4, 3), stride), conv.extract_patches(x, (4, 3), stride)
-    )
+    x, terms = normal(0, 2, 9, 8, 3), 4 * 3 * 3
+    got = gather_patches(x, (4, 3), stride, terms + 3)
+    np.testing.assert_array_equal(got[..., :terms], conv.extract_patches(x, (4, 3), stride))
+    np.testing.assert_array_equal(got[..., terms:], np.broadcast_to([1, 0, 0], got[..., -3:].shape))
 
 
 @pytest.mark.parametrize("with_bias", [True, False])

@@ -1,5 +1,7 @@
 """Convolution as gathered patches times a matrix: for few channels on a GPU."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -24,19 +26,17 @@ def conv2d_gathered(
     The bias is one more row of the kernel matrix, multiplied by a column of ones: so its gradient
     comes from the same product as the kernel's, without a pass over the gradient of the outputs.
     """
-    o = kernel.shape[3]
-    patches = gather_patches(x.astype(OPERAND_TYPES[dtype]), kernel.shape[:2], stride)
-    n, rows, columns, terms = patches.shape
-    matrix = kernel.reshape(terms, o)
-    missing = -(terms + 1) % TERMS_OF_A_SUM
-    ones = jnp.ones((n, rows, columns, 1), patches.dtype)
-    zeros = jnp.zeros((n, rows, columns, missing), patches.dtype)
-    patches = jnp.concatenate([patches, ones, zeros], axis=-1)
-    last = jnp.zeros((1, o), matrix.dtype) if bias is None else bias[None]
-    matrix = jnp.pad(jnp.concatenate([matrix, last]), ((0, missing), (0, 0)))
+    kh, kw, c, o = kernel.shape
+    terms = kh * kw * c
+    width = -(-(terms + 1) // TERMS_OF_A_SUM) * TERMS_OF_A_SUM
+    patches = gather_patches(x.astype(OPERAND_TYPES[dtype]), (kh, kw), stride, width)
+    n, rows, columns, _ = patches.shape
+    last = jnp.zeros((1, o), kernel.dtype) if bias is None else bias[None]
+    matrix = jnp.concatenate([kernel.reshape(terms, o), last])
+    matrix = jnp.pad(matrix, ((0, width - terms - 1), (0, 0)))
     flat = product(
         "mk,ko->mo",
-        patches.reshape(n * rows * columns, len(matrix)),
+        patches.reshape(n * rows * columns, width),
         matrix,
         dtype,
         large_result(dtype),
@@ -45,19 +45,36 @@ def conv2d_gathered(
 
 
 def gather_patches(
-    x: Float[Array, "n h w c"], window: tuple[int, int], stride: int
+    x: Float[Array, "n h w c"], window: tuple[int, int], stride: int, width: int
 ) -> Float[Array, "n y x k"]:
-    """Extract patches as `extract_patches` does, in one pass of a GPU: 10 µs instead of 515.
+    """Extract patches as `extract_patches` does, then a one, then zeros up to the given width.
 
-    >>> gather_patches(jnp.ones((1, 5, 5, 2)), (3, 3), 2).shape
-    (1, 2, 2, 18)
+    Everything is gathered in one pass, from each image's pixels with a one and a zero behind them:
+    a GPU takes 10 µs where it takes 515 to shift and convert an image for every pixel of a patch.
+
+    >>> gather_patches(jnp.full((1, 2, 2, 1), 3.0), (2, 1), 1, 4)[0, 0].tolist()
+    [[3.0, 3.0, 1.0, 0.0], [3.0, 3.0, 1.0, 0.0]]
     """
+    n, *shape = x.shape
+    flat = x.reshape(n, -1)
+    flat = jnp.concatenate([flat, jnp.ones((n, 1), x.dtype), jnp.zeros((n, 1), x.dtype)], axis=1)
+    # Behind a barrier, because XLA would convert an image once for every patch.
+    flat = lax.optimization_barrier(flat)
+    return flat[:, _places(tuple(shape), window, stride, width)]
+
+
+@functools.lru_cache(maxsize=64)
+def _places(
+    shape: tuple[int, int, int], window: tuple[int, int], stride: int, width: int
+) -> np.ndarray:
+    """Tabulate where in an image, with a one and a zero behind it, its patches are: (y, x, k)."""
+    h, w, c = shape
     rows, columns = (
-        stride * np.arange(output_size(x.shape[1 + axis], window[axis], stride))[:, None]
-        + np.arange(window[axis])
-        for axis in range(2)
+        stride * np.arange(output_size(size, taps, stride))[:, None] + np.arange(taps)
+        for size, taps in zip((h, w), window, strict=True)
     )
-    # Behind a barrier, because XLA would shift and convert an image once for every patch.
-    x = lax.optimization_barrier(x)
-    patches = x[:, rows[:, None, :, None], columns[None, :, None, :]]
-    return patches.reshape(*patches.shape[:3], -1)
+    pixels = rows[:, None, :, None] * w + columns[None, :, None, :]
+    places = (pixels[..., None] * c + np.arange(c)).reshape(len(rows), len(columns), -1)
+    behind = np.full((*places.shape[:2], width - places.shape[2]), h * w * c + 1)
+    behind[..., 0] = h * w * c
+    return np.concatenate([places, behind], axis=-1)
