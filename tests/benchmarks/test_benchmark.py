@@ -607,6 +607,7 @@ def test_an_existing_file_is_refused_before_anything_is_measured(tmp_path, monke
         benchmark.main()
 
 
+@pytest.mark.ci
 def test_a_wrong_section_is_one_line_with_the_nearest():
     command = [sys.executable, "experiments/benchmark.py", "--sections=compar"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

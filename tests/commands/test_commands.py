@@ -145,6 +145,7 @@ def test_summary_needs_no_download(monkeypatch):
     assert training_sizes(**config.data).num_examples == 1_000
 
 
+@pytest.mark.ci
 def test_print_config_prints_all_fields_and_ends(tmp_path):
     done = capsjax("train", "--config=digits", "--config.seed=7", "--print_config", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -180,6 +180,7 @@ print(load_part("cifar10", "test", dir=sys.argv[1]).images.shape, "tensorflow" i
     assert "OpenCV" not in result.stderr
 
 
+@pytest.mark.ci
 def test_importing_capsjax_imports_nothing_heavy():
     program = """
 import sys

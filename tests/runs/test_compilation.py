@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import jax
+import pytest
 
 from capsjax.runs.compilation import keep_compiled_programs
 from tests.tiny import ROOT
@@ -29,6 +30,7 @@ def start(monkeypatch, cache) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.ci
 def test_the_second_start_reads_what_the_first_compiled(monkeypatch, tmp_path):
     assert start(monkeypatch, tmp_path / "cache") == ["1.0", "hits 0"]
     assert any((tmp_path / "cache" / "compiled").iterdir())

@@ -14,6 +14,8 @@ from capsjax.runs.writers import read_metrics
 from tests.run_processes import assert_same_run
 from tests.tiny import ROOT, tiny_config
 
+pytestmark = pytest.mark.ci
+
 # Ends worse than it was: the best epoch is one in the middle. Each of six epochs has four steps.
 OVERRIDES = {"train__epochs": 6, "checkpoint__every_steps": 4, "schedule__learning_rate": 0.1}
 

@@ -257,6 +257,7 @@ def test_a_value_that_does_not_work_is_named_before_anything_is_written(
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.mark.ci
 def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_room(tmp_path, monkeypatch):
     config = tiny_config()
     reference = tmp_path / "reference"
@@ -276,6 +277,7 @@ def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_room(tmp_path
     assert_same_run(reference, tmp_path / "run")
 
 
+@pytest.mark.ci
 def test_a_damaged_checkpoint_costs_the_work_since_the_one_before(tmp_path, capsys):
     config = tiny_config(checkpoint__every_steps=4)
     train.train_and_evaluate(config, tmp_path / "reference")

@@ -133,6 +133,7 @@ def folder_times(workdir, trial):
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.json*")}
 
 
+@pytest.mark.ci
 def test_a_population_is_cut_to_what_memory_holds(tmp_path, monkeypatch, capsys):
     config = make_test_sweep(num_seeds=3, rounds=levels_of(ROUNDS, (1,)))
     monkeypatch.setattr("capsjax.sweeps.members._bytes_of", lambda compiled: 50e9)
@@ -173,6 +174,7 @@ def interrupted(tmp_path, monkeypatch):
     return tmp_path / "sweep", config
 
 
+@pytest.mark.ci
 def test_a_population_goes_on_from_the_whole_one_of_its_two_checkpoints(
     interrupted, tmp_path, capsys, caplog
 ):
@@ -195,6 +197,7 @@ def test_a_population_goes_on_from_the_whole_one_of_its_two_checkpoints(
     assert results_of_sweep(workdir) == results_of_sweep(undamaged)
 
 
+@pytest.mark.ci
 def test_damaged_checkpoints_are_set_aside_and_the_population_begins_anew(interrupted, capsys):
     workdir, config = interrupted
     (folder,) = (workdir / "populations").iterdir()
@@ -239,6 +242,7 @@ def test_a_population_that_goes_on_on_another_backend_says_so(interrupted, capsy
     assert "began on gpu and goes on on cpu" in capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_a_full_disk_stops_the_sweep_and_harms_nothing(interrupted, monkeypatch, capsys):
     workdir, config = interrupted
 
@@ -341,6 +345,7 @@ def test_a_killed_sweep_resumes_and_ends_as_one_that_was_not(tmp_path):
     assert index["status"] == "finished"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
