@@ -26,7 +26,7 @@ test: $(VENV)/installed-dev
 	$(PYTEST)
 
 test-math: $(VENV)/installed-dev
-	$(PYTEST) tests/core tests/kernels tests/routing tests/layers tests/analysis
+	$(PYTEST) tests/core tests/kernels tests/routing tests/testing tests/layers tests/analysis
 
 test-ci: $(VENV)/installed-dev
 	$(PYTEST) --no-loadscope-reorder -m "ci and not long"

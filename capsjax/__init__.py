@@ -9,22 +9,46 @@ if TYPE_CHECKING:
     from capsjax.notation import Capsules, Routed
     from capsjax.ops import mask_poses, predict_votes, safe_norm, squash
     from capsjax.pooling import capsule_pool
-    from capsjax.routing import Competition, dynamic_routing, make_routing, uniform_routing
+    from capsjax.routing import (
+        Competition,
+        agreement_3d_routing,
+        dynamic_routing,
+        em_routing,
+        heinsen_2019_routing,
+        heinsen_2022_routing,
+        inverted_attention_routing,
+        make_routing,
+        random_routing,
+        self_attention_routing,
+        self_routing,
+        uniform_routing,
+        vb_routing,
+    )
+
 
 __all__ = [
     "Capsules",
     "Competition",
     "Routed",
+    "agreement_3d_routing",
     "capsule_pool",
     "dynamic_routing",
+    "em_routing",
+    "heinsen_2019_routing",
+    "heinsen_2022_routing",
+    "inverted_attention_routing",
     "make_routing",
     "margin_loss",
     "mask_poses",
     "predict_votes",
+    "random_routing",
     "reconstruction_loss",
     "safe_norm",
+    "self_attention_routing",
+    "self_routing",
     "squash",
     "uniform_routing",
+    "vb_routing",
 ]
 
 __version__ = "0.1.0"
@@ -35,16 +59,25 @@ _HOMES = {
     "Capsules": "notation",
     "Competition": "routing",
     "Routed": "notation",
+    "agreement_3d_routing": "routing",
     "capsule_pool": "pooling",
     "dynamic_routing": "routing",
+    "em_routing": "routing",
+    "heinsen_2019_routing": "routing",
+    "heinsen_2022_routing": "routing",
+    "inverted_attention_routing": "routing",
     "make_routing": "routing",
     "margin_loss": "losses",
     "mask_poses": "ops",
     "predict_votes": "ops",
+    "random_routing": "routing",
     "reconstruction_loss": "losses",
     "safe_norm": "ops",
+    "self_attention_routing": "routing",
+    "self_routing": "routing",
     "squash": "ops",
     "uniform_routing": "routing",
+    "vb_routing": "routing",
 }
 
 

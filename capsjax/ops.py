@@ -8,6 +8,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from capsjax.products import OperandType, product
@@ -84,6 +85,52 @@ def squash(
         raise ValueError(f"eps_at is 'root' or 'norm', not {eps_at!r}")
     # In this order, because (1 + |s|²) · |s| overflows for long vectors.
     return squared / (1.0 + squared) / norm * s
+
+
+def exponential_squash(s: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
+    """Shrink vectors to a length below one, short ones hardly at all, and keep their direction.
+
+        squash(s) = (1 - exp(-|s|)) s / |s|
+
+    Its Jacobian at s = 0 is the identity, where that of `squash` is zero.
+
+    Args:
+      s: vectors, along `axis`.
+      axis: the axis of the vectors' components.
+
+    Returns:
+      Vectors shaped like `s`, each of length at most one.
+
+    Source: Mazzia et al. 2021, section "Self-attention routing".
+
+    >>> round(float(safe_norm(exponential_squash(jnp.array([0.0, 3.0])))), 4)
+    0.9502
+    """
+    norm = safe_norm(s, axis=axis, keepdims=True, eps=0.0)
+    # The derivative of the quotient divides by |s|², which must not be 0 in single precision.
+    short = norm < 1e-15
+    norm = jnp.where(short, 1.0, norm)
+    return jnp.where(short, 1.0, -jnp.expm1(-norm) / norm) * s
+
+
+def standardize(x: Float[Array, "..."], eps: float = 1e-5) -> Float[Array, "..."]:
+    """Shift and scale vectors, along the last axis, to mean 0 and variance 1.
+
+    Vectors of one component are returned unchanged: their difference from the mean is 0.
+
+    Args:
+      x: vectors, (..., d).
+      eps: added to the variance.
+
+    Source: Ba et al. 2016, without the learned scale and bias.
+
+    >>> standardize(jnp.array([1.0, 3.0])).round(3).tolist()
+    [-1.0, 1.0]
+    """
+    if x.shape[-1] == 1:
+        return x
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    return centred * lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + eps)
 
 
 def predict_votes(

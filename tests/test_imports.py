@@ -18,7 +18,7 @@ ORDER = [
     "ops initializers losses metrics",
     "kernels pooling tasks",
     "routing",
-    "layers",
+    "layers testing",
     "models config",
     "training",
     "analysis",

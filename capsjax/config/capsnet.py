@@ -83,6 +83,10 @@ def make_paper() -> ConfigDict:
     # Initial values of the transformation matrices W.
     class_caps.kernel_init = "truncated_normal(0.1)"
 
+    # What makes the class scores: "activation" or "length" of the class capsules, a "linear" function
+    # of their poses (logits), or "auto" for what the routing algorithm is published with.
+    model.readout = "auto"
+
     # Routing algorithm: a name of `capsjax.routing.ROUTING`, and the settings of each, the fields
     # of its dataclass there.
     model.routing = ConfigDict()

@@ -72,6 +72,7 @@ def modernize(fields: Mapping[str, Any]) -> dict[str, Any]:
         model, paper = fields["model"], make_paper().model
         model.setdefault("conv_caps", paper.conv_caps.to_dict())
         model["class_caps"].setdefault("norm", paper.class_caps.norm)
+        model.setdefault("readout", paper.readout)
     return fields
 
 

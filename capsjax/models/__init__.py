@@ -40,6 +40,7 @@ def make_capsnet(
     use_decoder: bool,
     compute: Mapping[str, Any],
     conv_caps: Mapping[str, Any] | None = None,
+    readout: str = "auto",
     task: Task = ONE_CLASS,
 ) -> CapsNet:
     """Make a `CapsNet` from the sub-dicts of a config.
@@ -60,6 +61,7 @@ def make_capsnet(
         class_caps={**class_caps, **capsules},
         decoder=dict(decoder) if use_decoder else None,
         conv_caps=tuple({**layer, **capsules} for layer in _layers(conv_caps or {})),
+        readout=readout,
         task=task,
     )
 

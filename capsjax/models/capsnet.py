@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from capsjax.kernels.compute import Compute
 from capsjax.kernels.conv import check_fits, choose_form, output_size
 from capsjax.layers import Conv, ConvCaps, Decoder, DenseCaps, PrimaryCaps
+from capsjax.layers.readout import make_readout
 from capsjax.models.images import check_images
 from capsjax.models.output import Output
 from capsjax.ops import mask_poses
@@ -29,6 +30,8 @@ class CapsNet(nn.Module):
       conv, primary_caps, class_caps: settings of `Conv`, `PrimaryCaps` and `DenseCaps`.
       decoder: settings of `Decoder`, or None for a network without one.
       conv_caps: settings of each `ConvCaps`, in order.
+      readout: what makes the class scores: a name of `capsjax.layers.readout.READOUTS`, or "auto"
+        for that of the routing algorithm.
       task: what labels mean (see `capsjax.tasks`).
       batch_axis: device axis that a batch is divided over, a field of every model; not used, as
         nothing here depends on the batch.
@@ -47,6 +50,7 @@ class CapsNet(nn.Module):
     class_caps: Mapping[str, Any]
     decoder: Mapping[str, Any] | None
     conv_caps: Sequence[Mapping[str, Any]] = ()
+    readout: str = "auto"
     task: Task = Classification()
     batch_axis: str | None = None
 
@@ -61,6 +65,7 @@ class CapsNet(nn.Module):
         self.class_layer = DenseCaps(
             num_capsules=self.num_classes, routing=self.routing, **self.class_caps
         )
+        self.readout_layer = make_readout(self.readout, self.routing)
         if self.decoder is not None:
             self.decoder_layer = Decoder(self.image_shape, **self.decoder)
 
@@ -74,19 +79,20 @@ class CapsNet(nn.Module):
 
         Args:
           images: in [0, 1].
-          labels: what to reconstruct, as in training; None reconstructs each image from its longest
-            capsule, as in testing.
+          labels: what to reconstruct, as in training; None reconstructs each image from the capsule
+            of the highest score, as in testing.
           keys: not used; nothing here is random.
         """
         check_images(images, self.image_shape)
         capsules = self.primary_layer(nn.relu(self.conv_layer(images)))
         for layer in self.capsule_layers:
             capsules, _ = layer(capsules)
-        (poses, lengths), _ = self.class_layer(capsules)
+        classes, _ = self.class_layer(capsules)
+        scores = self.readout_layer(classes)
         if self.decoder is None:
-            return Output(lengths, poses)
-        mask = self.task.mask(lengths, labels)
-        return Output(lengths, poses, self.decode(poses, mask))
+            return Output(scores, classes.poses)
+        mask = self.task.mask(scores, labels)
+        return Output(scores, classes.poses, self.decode(classes.poses, mask))
 
     def decode(
         self, poses: Float[Array, "n j d"], mask: Float[Array, "n j"]

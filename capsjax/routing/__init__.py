@@ -20,23 +20,57 @@ from jaxtyping import Array, Float
 
 from capsjax import registry
 from capsjax.notation import LearnedArray, Routed
+from capsjax.routing.agreement_3d import Agreement3DRouting, agreement_3d_routing
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import DynamicRouting, dynamic_routing
+from capsjax.routing.em import EMRouting, em_paper_units, em_routing
+from capsjax.routing.heinsen import HeinsenRouting
+from capsjax.routing.heinsen_2019 import heinsen_2019_routing
+from capsjax.routing.heinsen_2022 import factored_votes, heinsen_2022_routing, input_activations
+from capsjax.routing.interests import count_interests, multi_interest_routing
+from capsjax.routing.inverted_attention import InvertedAttentionRouting, inverted_attention_routing
+from capsjax.routing.random import RandomRouting, random_routing
+from capsjax.routing.self import SelfRouting, self_routing
+from capsjax.routing.self_attention import SelfAttentionRouting, self_attention_routing
 from capsjax.routing.uniform import UniformRouting, uniform_routing
+from capsjax.routing.vb import VBRouting, vb_routing
 
 __all__ = [
     "DENSE",
     "ROUTING",
+    "Agreement3DRouting",
     "Competition",
     "DynamicRouting",
+    "EMRouting",
+    "HeinsenRouting",
+    "InvertedAttentionRouting",
+    "RandomRouting",
     "Routing",
+    "SelfAttentionRouting",
+    "SelfRouting",
     "UniformRouting",
+    "VBRouting",
+    "agreement_3d_routing",
     "call_routing",
+    "count_interests",
     "dynamic_routing",
+    "em_paper_units",
+    "em_routing",
+    "factored_votes",
+    "heinsen_2019_routing",
+    "heinsen_2022_routing",
+    "input_activations",
+    "inverted_attention_routing",
     "make_routing",
+    "multi_interest_routing",
+    "random_routing",
     "register",
+    "self_attention_routing",
+    "self_routing",
     "settings_of",
+    "takes",
     "uniform_routing",
+    "vb_routing",
 ]
 
 
@@ -61,7 +95,18 @@ class Routing(Protocol):
         """Route the votes."""
 
 
-ROUTING = {"dynamic": DynamicRouting, "uniform": UniformRouting}
+ROUTING = {
+    "agreement_3d": Agreement3DRouting,
+    "dynamic": DynamicRouting,
+    "em": EMRouting,
+    "heinsen": HeinsenRouting,
+    "inverted_attention": InvertedAttentionRouting,
+    "random": RandomRouting,
+    "self": SelfRouting,
+    "self_attention": SelfAttentionRouting,
+    "uniform": UniformRouting,
+    "vb": VBRouting,
+}
 
 # An algorithm that ignored one of these would route a different network from the one intended.
 _NEEDED = ("competition", "mask", "parent_mask", "logits", "memory")
@@ -118,14 +163,22 @@ def call_routing(
     Raises:
       ValueError: if the algorithm does not take something that a correct result needs.
     """
-    known = inspect.signature(routing.__call__).parameters
-    takes_all = any(each.kind is each.VAR_KEYWORD for each in known.values())
     given = {name: value for name, value in context.items() if value is not None}
-    missing = [name for name in given if name in _NEEDED and name not in known]
-    if missing and not takes_all:
+    taken = {name: value for name, value in given.items() if takes(routing, name)}
+    missing = [name for name in given if name in _NEEDED and name not in taken]
+    if missing:
         raise ValueError(
             f"{type(routing).__name__} takes no {missing[0]}, which this layer needs: give its "
             f"__call__ the keyword argument {missing[0]}"
         )
-    taken = {name: value for name, value in given.items() if takes_all or name in known}
     return routing(votes, activations, learned, **taken)
+
+
+def takes(routing: Routing, name: str) -> bool:
+    """Return whether a routing algorithm takes a keyword argument, such as `memory`.
+
+    >>> takes(make_routing("inverted_attention"), "memory"), takes(make_routing("em"), "memory")
+    (True, False)
+    """
+    known = inspect.signature(routing.__call__).parameters
+    return name in known or any(each.kind is each.VAR_KEYWORD for each in known.values())

@@ -31,7 +31,7 @@ def blocks_of(page):
 def files_of_own(tmp_path, monkeypatch):
     """The files of docs/own_algorithm.md in a folder of their own; what they register is undone."""
     known = dict(routing.ROUTING)
-    algorithm, sweep = blocks_of("docs/own_algorithm.md")
+    algorithm, _, sweep = blocks_of("docs/own_algorithm.md")
     (tmp_path / "weighted.py").write_text(algorithm)
     (tmp_path / "weighted_sweep.py").write_text(sweep)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -67,6 +67,18 @@ def test_an_algorithm_of_ones_own_is_one_file(files_of_own, tmp_path):
     with config.unlocked():
         config.model.routing.name = "dynamic"
     assert set(resolved(config)["model"]["routing"]) == {"name", "dynamic"}
+
+
+def test_what_is_wrong_with_it_is_printed_as_the_page_shows(files_of_own, capsys):
+    algorithm, check, _ = blocks_of("docs/own_algorithm.md")
+    page = PAGES["docs/own_algorithm.md"].replace("\n    ", "\n")
+    exec(check, {})
+    assert "\n".join(capsys.readouterr().out.splitlines()[:2]) in page
+    sys.modules.pop("weighted")
+    wrong = algorithm.replace("self.temperature)", "self.temperature, axis=0)")
+    (files_of_own / "weighted.py").write_text(wrong)
+    exec(check, {})
+    assert "\n".join(capsys.readouterr().out.splitlines()[:5]) in page
 
 
 def test_it_is_swept_and_its_temperature_is_data_of_one_program(files_of_own, tmp_path, capsys):
