@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from capsjax.losses import margin_loss, reconstruction_loss
+    from capsjax.losses import margin_loss, reconstruction_loss, spread_loss
     from capsjax.notation import Capsules, Routed
     from capsjax.ops import mask_poses, predict_votes, safe_norm, squash
     from capsjax.pooling import capsule_pool
@@ -46,6 +46,7 @@ __all__ = [
     "safe_norm",
     "self_attention_routing",
     "self_routing",
+    "spread_loss",
     "squash",
     "uniform_routing",
     "vb_routing",
@@ -75,6 +76,7 @@ _HOMES = {
     "safe_norm": "ops",
     "self_attention_routing": "routing",
     "self_routing": "routing",
+    "spread_loss": "losses",
     "squash": "ops",
     "uniform_routing": "routing",
     "vb_routing": "routing",

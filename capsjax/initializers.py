@@ -5,8 +5,17 @@
     constant(x)           x
     normal(x)             the normal distribution of standard deviation x
     truncated_normal(x)   the same, cut at two (untruncated) standard deviations
+    uniform(x)            ±x, uniform
     unit_votes(x)         the normal distribution of standard deviation x j / √(i d), for matrices W
+    fan_in_votes(x)       the same of standard deviation x √(j / (i p)), for matrices W
+    glorot_votes(x)       ±√(6 / (r² (i + x j))), uniform, for matrices W (i, j, r, r) in a
+                          convolution of capsules with x places in a window
     glorot_uniform        ±√(6 / (fan_in + fan_out)), uniform
+    glorot_normal         a normal distribution cut at two deviations, of deviation
+                          √(2 / (fan_in + fan_out)) after the cut
+    he_normal             the same, of deviation √(2 / fan_in)
+    he_normal_votes       the same, of deviation √(2 / (i j p)), for matrices W (i, j, d, p)
+    he_uniform            ±√(6 / fan_in), uniform
     fan_in_uniform        ±1 / √fan_in, uniform (PyTorch's default, for biases too)
 
 fan_in and fan_out count the weights into and out of one unit. For the transformation matrices
@@ -50,15 +59,19 @@ def make_initializer(spec: str, fan_in: int | None = None) -> Initializer:
     if name == "fan_in_uniform":
         return _fan_in_uniform(fan_in)
     if number is None:
-        return initializers.zeros if name == "zeros" else initializers.glorot_uniform()
+        return _WITHOUT_NUMBER[name]
     value = _number_of(number, spec)
     if not math.isfinite(value) or (name != "constant" and value < 0):
-        raise ValueError(f"{number} in the initializer {spec!r} is not a standard deviation")
+        what = "bound" if name == "uniform" else "standard deviation"
+        raise ValueError(f"{number} in the initializer {spec!r} is not a {what}")
     return {
         "constant": initializers.constant,
         "normal": initializers.normal,
         "truncated_normal": initializers.truncated_normal,
+        "uniform": _uniform,
         "unit_votes": _unit_votes,
+        "fan_in_votes": _fan_in_votes,
+        "glorot_votes": _glorot_votes,
     }[name](value)
 
 
@@ -83,21 +96,59 @@ def _unit_votes(gain: float) -> Initializer:
     return init
 
 
+def _fan_in_votes(gain: float) -> Initializer:
+    """Initialize W (i, j, d, p), or (i, j, r, r), so that sums of votes start with one variance.
+
+    A sum of i votes, weighted by 1/j, of poses whose p (or r) numbers have variance 1, has
+    variance gain²/j in each of its numbers.
+
+    Source: Tsai et al. 2020, released code.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        i, j, p = shape[0], shape[1], shape[-1]
+        return gain * math.sqrt(j / (i * p)) * jax.random.normal(key, shape, dtype)
+
+    return init
+
+
+def _glorot_votes(places: float) -> Initializer:
+    """Initialize W (i, j, r, r) where i counts the children at all places of a window.
+
+    Source: De Sousa Ribeiro et al. 2020, released code.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        i, j, r, q = shape
+        return _uniform(math.sqrt(6 / (r * q * (i + places * j))))(key, shape, dtype)
+
+    return init
+
+
 def _fan_in_uniform(fan_in: int | None) -> Initializer:
     if fan_in is None:
         return initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
-    bound = fan_in**-0.5
+    return _uniform(fan_in**-0.5)
+
+
+def _uniform(bound: float) -> Initializer:
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -bound, bound
     )
 
 
+_WITHOUT_NUMBER = {
+    "zeros": initializers.zeros,
+    "glorot_normal": initializers.glorot_normal(),
+    "glorot_uniform": initializers.glorot_uniform(),
+    "he_normal": initializers.he_normal(),
+    "he_uniform": initializers.he_uniform(),
+    # Keras has the axes (j, i, p, d), and counts all but the last as those into a unit.
+    "he_normal_votes": initializers.he_normal(in_axis=-1, out_axis=-2),
+}
+
 _TAKES_NUMBER = {
-    "zeros": False,
-    "constant": True,
-    "normal": True,
-    "truncated_normal": True,
-    "unit_votes": True,
-    "glorot_uniform": False,
-    "fan_in_uniform": False,
+    **dict.fromkeys(("constant", "normal", "truncated_normal", "uniform"), True),
+    **dict.fromkeys(("unit_votes", "fan_in_votes", "glorot_votes"), True),
+    **dict.fromkeys((*_WITHOUT_NUMBER, "fan_in_uniform"), False),
 }

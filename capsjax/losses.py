@@ -8,9 +8,10 @@ A reduction turns the terms of a loss, over classes or pixels and over the batch
     "batch_sum"  sum                      sum              `notebook` (reconstruction)
 """
 
+import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from capsjax.registry import look_up
 
@@ -82,6 +83,73 @@ def reconstruction_loss(
     return look_up(REDUCTIONS, reduction, "reduction")(squares)
 
 
+def spread_loss(
+    activations: Float[Array, "n k"],
+    labels_onehot: Float[Array, "n k"],
+    margin: float | Array = 0.9,
+    reduction: str = "sum",
+) -> Float[Array, ""]:
+    """Penalize absent classes whose activation is within a margin of a present class.
+
+        L_k = Σ_t T_t (1 - T_k) max(0, m - (a_t - a_k))²
+
+    Args:
+      activations: a of the class capsules, (n, k).
+      labels_onehot: T, 1 for present classes and 0 for absent ones, (n, k).
+      margin: m, by which an activation should be below that of a present class.
+      reduction: "sum", "mean" or "batch_sum" over classes; see the table above. The paper's is
+        "sum"; its authors' released code takes the "mean", in which the present class counts as 0.
+
+    Returns:
+      A scalar.
+
+    Raises:
+      ValueError: for an unknown reduction.
+
+    Source: Hinton et al. 2018, equation 3.
+
+    >>> round(float(spread_loss(jnp.array([[0.5, 0.5, 0.5]]), jnp.eye(3)[:1], 0.2)), 4)
+    0.08
+    """
+    missing = margin - (activations[:, :, None] - activations[:, None, :])
+    pairs = labels_onehot[:, :, None] * (1.0 - labels_onehot[:, None, :])
+    terms = jnp.sum(pairs * jnp.square(jnp.maximum(0.0, missing)), axis=1)
+    return look_up(REDUCTIONS, reduction, "reduction")(terms)
+
+
+def spread_margin(
+    step: int | Int[Array, ""] | None,
+    schedule: str = "linear",
+    margin_start: float | Array = 0.2,
+    margin_end: float | Array = 0.9,
+    margin_steps: int = 20_000,
+) -> float | Array:
+    """Compute the margin of the spread loss at a step of training.
+
+        linear:  m = start + (end - start) min(1, step / steps)
+        sigmoid: m = start + (end - start) sigmoid(min(10, step / steps - 4))
+
+    Args:
+      step: number of steps done; None for the last margin.
+      schedule: "linear", as in the paper, or "sigmoid", as in its authors' released code, which
+        ends at 0.99 and has 50,000 `margin_steps`.
+      margin_start, margin_end: the margins between which it rises.
+      margin_steps: unit of the steps; for "linear" the step of the last margin.
+
+    Raises:
+      ValueError: for an unknown schedule (the nearest one is named).
+
+    Source: Hinton et al. 2018, section 3.1 (they do not state the number of steps).
+
+    >>> round(float(spread_margin(10_000)), 4)
+    0.55
+    """
+    rise = look_up(MARGIN_SCHEDULES, schedule, "schedule of the margin (spread_loss.schedule)")
+    if step is None:
+        return margin_end
+    return margin_start + (margin_end - margin_start) * rise(step / margin_steps)
+
+
 def cross_entropy_loss(
     scores: Float[Array, "n k"], labels_onehot: Float[Array, "n k"]
 ) -> Float[Array, ""]:
@@ -108,4 +176,9 @@ REDUCTIONS = {
     "sum": lambda terms: jnp.mean(jnp.sum(terms, axis=-1)),
     "mean": jnp.mean,
     "batch_sum": jnp.sum,
+}
+
+MARGIN_SCHEDULES = {
+    "linear": lambda time: jnp.minimum(1.0, time),
+    "sigmoid": lambda time: jax.nn.sigmoid(jnp.minimum(10.0, time - 4.0)),
 }

@@ -4,6 +4,8 @@ Every function works on arrays with any leading axes and has a finite gradient e
 zero vectors included.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -14,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from capsjax.products import OperandType, product
 
 EpsPlacement = Literal["root", "norm"]
+SquashName = Literal["rational", "exponential"]
 
 
 def safe_norm(
@@ -111,6 +114,28 @@ def exponential_squash(s: Float[Array, "..."], axis: int = -1) -> Float[Array, "
     short = norm < 1e-15
     norm = jnp.where(short, 1.0, norm)
     return jnp.where(short, 1.0, -jnp.expm1(-norm) / norm) * s
+
+
+def make_squash(
+    name: SquashName = "rational", eps: float = 1e-7, eps_at: EpsPlacement = "root"
+) -> Callable[[Array], Array]:
+    """Return the squash of a given name, as a function of vectors along the last axis.
+
+    Args:
+      name: "rational" for `squash`, "exponential" for `exponential_squash`.
+      eps, eps_at: as in `squash`; without effect on the other one.
+
+    Raises:
+      ValueError: for another name.
+
+    >>> round(float(make_squash("rational")(jnp.array([0.0, 3.0]))[1]), 4)
+    0.9
+    """
+    if name == "rational":
+        return functools.partial(squash, eps=eps, eps_at=eps_at)
+    if name == "exponential":
+        return exponential_squash
+    raise ValueError(f"squash is 'rational' or 'exponential', not {name!r}")
 
 
 def standardize(x: Float[Array, "..."], eps: float = 1e-5) -> Float[Array, "..."]:

@@ -8,6 +8,11 @@ from capsjax.config import make_config
 
 def get_config(preset: str = "paper"):
     config = make_config(preset)
+    if config.model.name not in ("capsnet", "convnet"):
+        raise ValueError(
+            "configs/digits.py has kernels for 8x8 pixels of the networks capsnet and convnet, not "
+            f"of {config.model.name}: use the config file of that network"
+        )
     config.name = f"digits-{preset.replace(',', '-')}"
     config.data.name = "digits"
     config.data.validation_size = 180

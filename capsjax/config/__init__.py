@@ -3,7 +3,7 @@
 `make_config("authors")` starts from the values of the CapsNet paper and makes the changes in the
 column `authors` of the table of variants; ",small" after a preset shrinks the network. Files in
 `configs/` start here. Each sub-dict is named after the function or class that it feeds; the fields
-and their meanings are in `training` (all configs), `capsnet` and `convnet`.
+and their meanings are in `training` (all configs) and in the file of each network.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from capsjax.config import capsnet, convnet
+from capsjax.config import (
+    capsnet,
+    convnet,
+    efficient_capsnet,
+    em_capsules,
+    inverted_attention,
+    vb_capsules,
+)
 from capsjax.config.files import load_config
 from capsjax.registry import look_up
 
@@ -35,6 +42,16 @@ class Family(NamedTuple):
 FAMILIES = {
     "capsnet": Family(capsnet.make_paper, capsnet.PRESETS, capsnet.VARIANTS),
     "convnet": Family(convnet.make_capsule_pooling, convnet.PRESETS, convnet.VARIANTS),
+    "efficient_capsnet": Family(
+        efficient_capsnet.make_efficient_capsnet,
+        efficient_capsnet.PRESETS,
+        efficient_capsnet.VARIANTS,
+    ),
+    "em_capsules": Family(em_capsules.make_em_capsules, em_capsules.PRESETS, em_capsules.VARIANTS),
+    "inverted_attention": Family(
+        inverted_attention.make_cifar10, inverted_attention.PRESETS, inverted_attention.VARIANTS
+    ),
+    "vb_capsules": Family(vb_capsules.make_vb_capsules, vb_capsules.PRESETS, vb_capsules.VARIANTS),
 }
 
 

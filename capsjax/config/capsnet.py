@@ -83,8 +83,8 @@ def make_paper() -> ConfigDict:
     # Initial values of the transformation matrices W.
     class_caps.kernel_init = "truncated_normal(0.1)"
 
-    # What makes the class scores: "activation" or "length" of the class capsules, a "linear" function
-    # of their poses (logits), or "auto" for what the routing algorithm is published with.
+    # What makes the class scores: "activation" or "length" of the class capsules; as logits, their
+    # "log_activation" or a "linear" function of poses; or "auto", as the algorithm is published.
     model.readout = "auto"
 
     # Routing algorithm: a name of `capsjax.routing.ROUTING`, and the settings of each, the fields

@@ -49,20 +49,35 @@ LIMITS = {
     "model.batch_norm.momentum": SHARE,
     "model.dropout.dense": SHARE,
     "model.dropout.pool": SHARE,
+    "model.norm.epsilon": AT_LEAST_0,
+    "model.norm.momentum": SHARE,
     "model.squash.eps": AT_LEAST_0,
     "optimizer.b1": SHARE,
     "optimizer.b2": SHARE,
     "optimizer.eps": AT_LEAST_0,
+    "optimizer.momentum": SHARE,
+    "optimizer.weight_decay": AT_LEAST_0,
     "schedule.anneal_epochs": AT_LEAST_0,
     "schedule.decay_every": AT_LEAST_1,
     "schedule.decay_rate": POSITIVE,
     "schedule.floor": AT_LEAST_0,
     "schedule.learning_rate": AT_LEAST_0,
     "schedule.stage_factors": AT_LEAST_0,
+    "spread_loss.margin_steps": AT_LEAST_1,
     "train.epochs": AT_LEAST_1,
 }
 # By the last part of the name, for all fields below "model.": sizes of layers.
-SIZES = ("features", "hidden", "kernel_size", "pose_size", "stride", "types", "window")
+SIZES = (
+    "blocks",
+    "features",
+    "hidden",
+    "kernel_size",
+    "num_capsules",
+    "pose_size",
+    "stride",
+    "types",
+    "window",
+)
 
 
 def check_limits(fields: Mapping[str, Any]) -> None:

@@ -10,6 +10,9 @@ from capsjax.config.tagged import TAGGED, component_fields
 # Fields that configs of earlier versions lack, and the values at which a run does what it did
 # without them.
 ADDED_FIELDS: dict[str, Any] = {
+    "optimizer.momentum": 0.9,
+    "optimizer.name": "adam",
+    "optimizer.weight_decay": 0.0,
     "schedule.anneal_epochs": 0,
     "task": {"name": "classification"},
 }

@@ -24,7 +24,7 @@ TAGGED: dict[str, Mapping[str, Callable]] = {
 }
 
 # Settings that a network has once, for all of its capsules.
-SHARED = {"model.routing": ("eps", "eps_at")}
+SHARED = {"model.routing": ("eps", "eps_at", "squash")}
 
 
 def add_components(section: ConfigDict, path: str, name: str) -> None:

@@ -57,13 +57,19 @@ def add_training_fields(config: ConfigDict) -> None:
     schedule.stage_ends = (15, 30)
 
     optimizer = config.optimizer = ConfigDict()
+    # Optimizer: "adam" or "sgd".
+    optimizer.name = "adam"
     # Adam's decay of the mean of gradients.
     optimizer.b1 = 0.9
     # Adam's decay of the mean of their squares.
     optimizer.b2 = 0.999
     # Adam's small number in the denominator.
     optimizer.eps = 1e-8
-    # Epochs that start with a new Adam state, without earlier gradients.
+    # Momentum of SGD.
+    optimizer.momentum = 0.9
+    # This multiple of all parameters is added to their gradients.
+    optimizer.weight_decay = 0.0
+    # Epochs that start with a new state of the optimizer, without earlier gradients.
     optimizer.fresh_epochs = ()
 
     train = config.train = ConfigDict()

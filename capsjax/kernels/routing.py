@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int
 
 from capsjax.kernels.chunks import join, split
 from capsjax.notation import Routed
-from capsjax.ops import EpsPlacement, check_votes, safe_norm, squash
+from capsjax.ops import EpsPlacement, SquashName, check_votes, make_squash, safe_norm
 from capsjax.products import OPERAND_TYPES, OperandType, large_result, product
 from capsjax.rounds import repeat_rounds
 
@@ -48,6 +48,7 @@ def dynamic_routing_from_poses(
     leaky: bool = False,
     eps: float = 1e-7,
     eps_at: EpsPlacement = "root",
+    squash: SquashName = "rational",
     dtype: OperandType = "float32",
     at_once: bool | None = None,
 ) -> Routed:
@@ -57,7 +58,7 @@ def dynamic_routing_from_poses(
       u: poses of the lower capsules, (..., i, p).
       W: transformation matrices, (i, j, d, p).
       num_iterations: number of rounds, checked by the caller.
-      bias, gradient, max_iterations, leaky, eps, eps_at: as in `dynamic_routing`.
+      bias, gradient, max_iterations, leaky, eps, eps_at, squash: as in `dynamic_routing`.
       dtype: type that the operands of products are rounded to where all upper capsules are
         computed at once; one at a time they are float32.
       at_once: compute all upper capsules at once; None for what suits the default device.
@@ -88,7 +89,7 @@ def dynamic_routing_from_poses(
         gradient=gradient,
         max_iterations=max_iterations,
         leaky=leaky,
-        squash=functools.partial(squash, eps=eps, eps_at=eps_at),
+        shrink=make_squash(squash, eps, eps_at),
     )
 
     def route(u: Array) -> tuple[Array, Array]:
@@ -102,7 +103,7 @@ def dynamic_routing_from_poses(
 
 
 def _route_group(
-    u, W, form, bias, num_iterations, gradient, max_iterations, leaky, squash
+    u, W, form, bias, num_iterations, gradient, max_iterations, leaky, shrink
 ) -> tuple[Array, Array]:
     """Return poses (j, n, d) and couplings (j, n, i), from u and W as the form lays them out."""
 
@@ -110,14 +111,14 @@ def _route_group(
         """Compute the first round, whose logits are zero: one product for all upper capsules."""
         c = 1.0 / (len(bias) + leaky)
         couplings = jnp.full((len(bias), len(u), u.shape[-1]), c, u.dtype)
-        return squash(c * form.sum_of_votes(u, W) + bias), couplings
+        return shrink(c * form.sum_of_votes(u, W) + bias), couplings
 
     def couplings_of(total: Array, u: Array, W: Array) -> Array:
         """Return coupling coefficients from the sum of all rounds' poses so far (j, n, d)."""
         return couple(form.logits(total, u, W), leaky)
 
     def upper_poses(c: Array, u: Array, W: Array, bias: Array) -> Array:
-        return squash(form.weighted_sum(c, u, W) + bias)
+        return shrink(form.weighted_sum(c, u, W) + bias)
 
     # Inputs of the coupling coefficients: under "stop" the gradient ends here.
     constants = (u, W, bias) if gradient == "full" else lax.stop_gradient((u, W, bias))

@@ -2,7 +2,8 @@
 
 from capsjax.layers.capsules import ConvCaps, DenseCaps, PrimaryCaps, group_channels, group_pixels
 from capsjax.layers.conv import Conv
-from capsjax.layers.decoder import Decoder
+from capsjax.layers.decoder import Decoder, UpsamplingDecoder
+from capsjax.layers.depthwise import DepthwiseCaps
 from capsjax.layers.dropout import Dropout
 from capsjax.layers.pooling import Pool
 
@@ -11,9 +12,11 @@ __all__ = [
     "ConvCaps",
     "Decoder",
     "DenseCaps",
+    "DepthwiseCaps",
     "Dropout",
     "Pool",
     "PrimaryCaps",
+    "UpsamplingDecoder",
     "group_channels",
     "group_pixels",
 ]

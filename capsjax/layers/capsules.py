@@ -10,13 +10,14 @@ from jaxtyping import Array, Float
 from capsjax.initializers import make_initializer
 from capsjax.kernels.compute import Compute
 from capsjax.layers.conv import Conv
+from capsjax.layers.coordinates import Coordinates
 from capsjax.layers.norms import NORMS
 from capsjax.layers.votes import FullVotes, Votes
 from capsjax.notation import Capsules
 from capsjax.ops import EpsPlacement, safe_norm, squash
 from capsjax.registry import look_up
 from capsjax.routing import Routing, call_routing
-from capsjax.routing.competition import Competition, window_children
+from capsjax.routing.competition import Competition, window_competition
 from capsjax.windows import make_grid
 
 
@@ -38,6 +39,9 @@ class PrimaryCaps(nn.Module):
         authors' released code does, which routes one input capsule to all types with couplings
         of 1/types.
       relu: clip at zero before the squash, as the `notebook` variant does.
+      norm: "none" squashes the poses. Another name of `capsjax.layers.norms.NORMS` is the norm that
+        takes the place of the squash, and activations are then 1.
+      use_bias: whether the convolution has a bias.
       kernel_init, bias_init: specifications of `initializers`.
       eps, eps_at: as in `squash`.
       compute: how the convolution is computed.
@@ -52,6 +56,8 @@ class PrimaryCaps(nn.Module):
     grouping: str = "channels"
     divide_by_types: bool = False
     relu: bool = False
+    norm: str = "none"
+    use_bias: bool = True
     kernel_init: str = "glorot_uniform"
     bias_init: str = "zeros"
     eps: float = 1e-7
@@ -66,6 +72,7 @@ class PrimaryCaps(nn.Module):
             self.kernel_size,
             self.stride,
             scale=1.0 / self.types if self.divide_by_types else 1.0,
+            use_bias=self.use_bias,
             kernel_init=self.kernel_init,
             bias_init=self.bias_init,
             compute=self.compute,
@@ -73,9 +80,15 @@ class PrimaryCaps(nn.Module):
         )(x)
         if self.relu:
             features = nn.relu(features)
-        poses = squash(group(features, self.pose_size), eps=self.eps, eps_at=self.eps_at)
+        poses = group(features, self.pose_size)
+        if self.norm == "none":
+            poses = squash(poses, eps=self.eps, eps_at=self.eps_at)
+            activations = safe_norm(poses, eps=self.eps)
+        else:
+            activations = jnp.ones(poses.shape[:-1])
+            poses = _normalise(self.norm, Capsules(poses, activations)).poses
         _sow(self, poses=poses)
-        return Capsules(poses, safe_norm(poses, eps=self.eps))
+        return Capsules(poses, activations)
 
 
 def group_channels(features: Float[Array, "n y x f"], pose_size: int) -> Float[Array, "n y x i p"]:
@@ -105,6 +118,7 @@ class DenseCaps(nn.Module):
       votes: a kind of votes (see `capsjax.layers.votes`).
       norm: a name of `capsjax.layers.norms.NORMS`, for the incoming poses.
       shared: whether positions of a grid share their matrices: "none" or "positions".
+      coordinates: what is added to votes from each position of a grid; None for nothing.
       kernel_init: specification of `initializers` for the transformation matrices W.
       eps: as in `safe_norm`, for the activations of the lower capsules.
       compute: how votes are computed.
@@ -118,6 +132,7 @@ class DenseCaps(nn.Module):
     votes: Votes = FullVotes()
     norm: str = "none"
     shared: str = "none"
+    coordinates: Coordinates | None = None
     kernel_init: str = "truncated_normal(0.1)"
     eps: float = 1e-7
     compute: Compute = Compute()
@@ -126,8 +141,8 @@ class DenseCaps(nn.Module):
     def __call__(self, capsules: Capsules, memory: Any = None) -> tuple[Capsules, Any]:
         """Route, and return the capsules and what the algorithm needs at the next call."""
         share = look_up(SHARED, self.shared, "sharing of matrices (shared)")
-        poses, activations = _normalise(self.norm, capsules, self.eps)
-        n, types = poses.shape[0], poses.shape[-2]
+        poses, activations = _normalise(self.norm, capsules)
+        n, *grid, types, _ = poses.shape
         u, a = poses.reshape(n, -1, poses.shape[-1]), activations.reshape(n, -1)
         i, p = u.shape[-2:]
         sizes = (types if share else i, self.num_capsules, self.pose_size, p)
@@ -139,7 +154,10 @@ class DenseCaps(nn.Module):
         learned = _learned_arrays(self, (i, self.num_capsules, p, self.pose_size))
         dtype = self.compute.operands
         votes = self.votes(u, W, dtype)
-        plain = memory is None and self.votes == FullVotes()
+        if self.coordinates is not None:
+            table = self.coordinates.table(tuple(grid), types, self.pose_size)
+            votes = votes + jnp.asarray(table, votes.dtype)[None, :, None]
+        plain = memory is None and self.votes == FullVotes() and self.coordinates is None
         if plain and self.compute.recomputes_votes(self.routing):
             routed = self.routing.route_poses(u, W, learned, dtype)
         else:
@@ -153,7 +171,10 @@ class ConvCaps(nn.Module):
 
     The matrices are shared by all positions. With windows "gathered" each child in a window votes
     for itself; with "summed" the votes of one type are summed over the window before routing, so
-    that types compete and not single capsules.
+    that types compete and not single capsules. With "scrambled" the poses that are gathered for one
+    place of the window, (d, o) in memory, are read as if they were (o, d): the numbers of a pose
+    come from several windows. This is a mistake in the code that Tsai et al. released first, kept
+    so that it can be measured.
 
     The layer sows the same values as `DenseCaps`, with an axis o of upper positions before i.
 
@@ -163,15 +184,15 @@ class ConvCaps(nn.Module):
       routing: a routing algorithm (see `capsjax.routing`).
       kernel_size, stride: rows and columns of a window, and from one window to the next.
       padding: "VALID" or "SAME".
-      windows: "gathered" or "summed".
-      over, start: settings of the `Competition` of the children.
+      windows: "gathered", "summed" or "scrambled".
+      over, start: settings of the competition of the children, see `window_competition`.
       votes, norm, kernel_init, eps, compute: as in `DenseCaps`.
 
     Raises:
       ValueError: for capsules without a grid, or a window that is larger than the grid.
 
     Source: windows gathered: Hinton et al. 2018, section 5; summed: Rajasegaran et al. 2019,
-    section 3.
+    section 3; scrambled: code of Tsai et al. 2020.
     """
 
     types: int
@@ -198,18 +219,27 @@ class ConvCaps(nn.Module):
                 "a convolution of capsules needs capsules on a grid (n, y, x, i, p), not of shape "
                 f"{capsules.poses.shape}: model.primary_caps.grouping is 'channels'"
             )
-        poses, activations = _normalise(self.norm, capsules, self.eps)
+        poses, activations = _normalise(self.norm, capsules)
         n, *grid, types, p = poses.shape
-        children = window_children(tuple(grid), self.kernel_size, self.stride, types, self.padding)
-        competition = Competition(children, self.over, self.start)
+        competition = window_competition(
+            tuple(grid),
+            self.kernel_size,
+            self.stride,
+            types,
+            self.padding,
+            over=self.over,
+            start=self.start,
+        )
         u = competition.gather(poses.reshape(n, -1, p))
-        places = children.shape[1]
+        if self.windows == "scrambled":
+            u = _scramble(u)
+        o, places = competition.children.shape
         shape = self.votes.shape_of_matrices(places, self.types, self.pose_size, p)
         W = self.param("W", make_initializer(self.kernel_init), shape)
         votes = self.votes(u, W, self.compute.operands)
         a = competition.gather(activations.reshape(n, -1, 1))[..., 0]
         if self.windows == "summed":
-            o, (j, d) = len(children), votes.shape[-2:]
+            j, d = votes.shape[-2:]
             votes = jnp.sum(votes.reshape(n, o, -1, types, j, d), axis=2)
             a = jnp.max(a.reshape(n, o, -1, types), axis=2)
             u = None
@@ -231,7 +261,13 @@ class ConvCaps(nn.Module):
         return Capsules(v, lengths), routed.memory
 
 
-def _normalise(norm: str, capsules: Capsules, eps: float) -> Capsules:
+def _scramble(u: Float[Array, "n o i p"]) -> Float[Array, "n o i p"]:
+    """Read the poses at each place of a window, transposed to (p, o), as if they were (o, p)."""
+    n, o, i, p = u.shape
+    return u.transpose(0, 2, 3, 1).reshape(n, i, o, p).transpose(0, 2, 1, 3)
+
+
+def _normalise(norm: str, capsules: Capsules) -> Capsules:
     """Normalise the poses of capsules, and keep their activations."""
     if norm == "none":
         return capsules
@@ -252,4 +288,4 @@ def _sow(layer: nn.Module, **shown: Array | None) -> None:
 
 
 SHARED = {"none": False, "positions": True}
-WINDOWS = {"gathered": None, "summed": None}
+WINDOWS = {"gathered": None, "summed": None, "scrambled": None}

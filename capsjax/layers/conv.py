@@ -21,6 +21,7 @@ class Conv(nn.Module):
       padded: surround the image with zeros, so that the output has its size at stride 1; an even
         kernel gets one more row and column at the bottom and right.
       scale: multiplies the convolution before the bias is added.
+      use_bias: whether there is a bias.
       kernel_init, bias_init: specifications of `initializers`.
       compute: how the convolution is computed.
     """
@@ -30,6 +31,7 @@ class Conv(nn.Module):
     stride: int = 1
     padded: bool = False
     scale: float = 1.0
+    use_bias: bool = True
     kernel_init: str = "glorot_uniform"
     bias_init: str = "zeros"
     compute: Compute = Compute()
@@ -41,10 +43,12 @@ class Conv(nn.Module):
             x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", make_initializer(self.kernel_init), shape)
-        bias_init = make_initializer(self.bias_init, fan_in=math.prod(shape[:3]))
-        bias = self.param("bias", bias_init, (self.features,))
+        bias = None
+        if self.use_bias:
+            bias_init = make_initializer(self.bias_init, fan_in=math.prod(shape[:3]))
+            bias = self.param("bias", bias_init, (self.features,))
         form, dtype = self.compute.conv, self.compute.operands
         if self.scale == 1.0:
             return conv2d(x, kernel, self.stride, form, dtype, bias)
         out = self.scale * conv2d(x, kernel, self.stride, form, dtype)
-        return out + bias.reshape(1, 1, 1, -1)
+        return out if bias is None else out + bias.reshape(1, 1, 1, -1)

@@ -43,12 +43,17 @@ class RootMeanSquareNorm(nn.Module):
 class LayerNorm(nn.Module):
     """Each pose normalised by its own mean and deviation, with a learned scale and bias.
 
+    Attributes:
+      eps: added to the variance.
+
     Source: Ba et al. 2016; in capsules Tsai et al. 2020, section 3.
     """
 
+    eps: float = 1e-5
+
     @nn.compact
     def __call__(self, poses: Float[Array, "n *grid i p"]) -> Float[Array, "n *grid i p"]:
-        return nn.LayerNorm()(poses)
+        return nn.LayerNorm(epsilon=self.eps)(poses)
 
 
 NORMS = {"none": NoNorm, "rms": RootMeanSquareNorm, "layer": LayerNorm}

@@ -3,6 +3,7 @@
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from capsjax import registry
@@ -28,6 +29,25 @@ class LengthReadout(nn.Module):
         return safe_norm(capsules.poses)
 
 
+class LogActivationReadout(nn.Module):
+    """Logarithms of the activations: logits for a cross-entropy.
+
+    Where activations sum to 1 over the classes, as those of self-routing do, their softmax is the
+    activations themselves, and the cross-entropy is the likelihood of the label.
+
+    Attributes:
+      least: smaller activations count as this.
+
+    Source: Hahn et al. 2019, released code.
+    """
+
+    least: float = 1e-7
+
+    @nn.compact
+    def __call__(self, capsules: Capsules) -> Float[Array, "n j"]:
+        return jnp.log(jnp.maximum(capsules.activations, self.least))
+
+
 class LinearReadout(nn.Module):
     """A linear function of the pose, the same for all classes: logits for a cross-entropy.
 
@@ -39,7 +59,12 @@ class LinearReadout(nn.Module):
         return nn.Dense(1, name="linear")(capsules.poses)[..., 0]
 
 
-READOUTS = {"activation": ActivationReadout, "length": LengthReadout, "linear": LinearReadout}
+READOUTS = {
+    "activation": ActivationReadout,
+    "length": LengthReadout,
+    "linear": LinearReadout,
+    "log_activation": LogActivationReadout,
+}
 
 
 def register(name: str, readout: type) -> type:
@@ -49,6 +74,11 @@ def register(name: str, readout: type) -> type:
       ValueError: for a name that is taken.
     """
     return registry.register(READOUTS, name, readout, "readout")
+
+
+def name_of_readout(name: str, routing: Any) -> str:
+    """Return the name of a readout, where it may be "auto", as in `make_readout`."""
+    return getattr(routing, "readout", "activation") if name == AUTO else name
 
 
 def make_readout(name: str, routing: Any) -> nn.Module:
@@ -62,6 +92,5 @@ def make_readout(name: str, routing: Any) -> nn.Module:
     Raises:
       ValueError: for an unknown name (the nearest one is named).
     """
-    if name == AUTO:
-        name = getattr(routing, "readout", "activation")
+    name = name_of_readout(name, routing)
     return registry.look_up({**READOUTS, AUTO: None}, name, "readout (model.readout)")()

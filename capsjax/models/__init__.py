@@ -8,8 +8,14 @@ from capsjax.layers.capsules import ConvCaps
 from capsjax.layers.pooling import POOLINGS, make_pooling
 from capsjax.models.capsnet import CapsNet
 from capsjax.models.convnet import ConvNet
+from capsjax.models.efficient_capsnet import EfficientCapsNet, make_efficient_capsnet
+from capsjax.models.em_capsules import make_em_capsules
+from capsjax.models.inverted_attention import InvertedAttention, make_inverted_attention
+from capsjax.models.matrix_capsules import MatrixCapsules
 from capsjax.models.output import Output, look_inside
-from capsjax.registry import look_up, settings_in, suggest
+from capsjax.models.sections import settings_of_layers
+from capsjax.models.vb_capsules import make_vb_capsules
+from capsjax.registry import look_up, settings_in
 from capsjax.routing import ROUTING, make_routing, settings_of
 from capsjax.tasks import Classification, Task
 
@@ -17,6 +23,9 @@ __all__ = [
     "MODELS",
     "CapsNet",
     "ConvNet",
+    "EfficientCapsNet",
+    "InvertedAttention",
+    "MatrixCapsules",
     "Output",
     "look_inside",
     "make_model",
@@ -52,6 +61,8 @@ def make_capsnet(
     known = settings_of(routing["name"])
     settings = {key: squash[key] for key in known if key in squash}
     settings.update(settings_in(routing, ROUTING))
+    known = ConvCaps.__dataclass_fields__
+    layers = settings_of_layers(conv_caps or {}, known, "model.conv_caps")
     return CapsNet(
         image_shape=tuple(image_shape),
         num_classes=num_classes,
@@ -60,30 +71,10 @@ def make_capsnet(
         primary_caps={**primary_caps, **squash, "compute": how.of_layer("primary_caps")},
         class_caps={**class_caps, **capsules},
         decoder=dict(decoder) if use_decoder else None,
-        conv_caps=tuple({**layer, **capsules} for layer in _layers(conv_caps or {})),
+        conv_caps=tuple({**layer, **capsules} for layer in layers),
         readout=readout,
         task=task,
     )
-
-
-def _layers(conv_caps: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the settings of each `ConvCaps`: tuples have a value for each, others are for all.
-
-    Raises:
-      ValueError: for tuples of different lengths, or a setting that `ConvCaps` does not have.
-    """
-    known = ConvCaps.__dataclass_fields__
-    for name in conv_caps:
-        if name not in known:
-            raise ValueError(f"model.conv_caps has no field {name!r}; {suggest(name, known)}")
-    of_each = {name: value for name, value in conv_caps.items() if isinstance(value, tuple)}
-    of_all = {name: value for name, value in conv_caps.items() if name not in of_each}
-    lengths = {name: len(value) for name, value in of_each.items()}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise ValueError(f"fields of model.conv_caps have a value for each layer, not {listed}")
-    count = max(lengths.values(), default=0)
-    return [{**of_all, **{name: of_each[name][k] for name in of_each}} for k in range(count)]
 
 
 def make_convnet(
@@ -114,7 +105,14 @@ def make_convnet(
     )
 
 
-MODELS = {"capsnet": make_capsnet, "convnet": make_convnet}
+MODELS = {
+    "capsnet": make_capsnet,
+    "convnet": make_convnet,
+    "efficient_capsnet": make_efficient_capsnet,
+    "em_capsules": make_em_capsules,
+    "inverted_attention": make_inverted_attention,
+    "vb_capsules": make_vb_capsules,
+}
 
 
 def make_model(name: str, image_shape: tuple[int, int, int], num_classes: int, **settings):

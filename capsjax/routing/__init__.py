@@ -12,6 +12,7 @@ An algorithm that can do without held votes also has a method `route_poses(u, W,
 which returns the same as the call with `predict_votes(u, W, dtype)`, up to rounding.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -71,6 +72,7 @@ __all__ = [
     "takes",
     "uniform_routing",
     "vb_routing",
+    "with_settings",
 ]
 
 
@@ -172,6 +174,19 @@ def call_routing(
             f"__call__ the keyword argument {missing[0]}"
         )
     return routing(votes, activations, learned, **taken)
+
+
+def with_settings(routing: Routing, **settings: Any) -> Routing:
+    """Return a routing algorithm with other settings.
+
+    What wraps an algorithm, and is no dataclass, has a method of this name.
+
+    >>> with_settings(make_routing("dynamic"), num_iterations=1).num_iterations
+    1
+    """
+    if hasattr(routing, "with_settings"):
+        return routing.with_settings(**settings)
+    return dataclasses.replace(routing, **settings)
 
 
 def takes(routing: Routing, name: str) -> bool:

@@ -31,19 +31,27 @@ class Competition:
         types and positions, or the "positions" of one type.
       start: the couplings of the first round are 1 / the size of the "set", or 1 / the number of
         "types".
+      rivals: a table shaped like `children`; places of the same number compete. None for
+        `children` itself, so that the places of one child do.
 
     Raises:
-      ValueError: for an unknown `over` or `start`, or a table that does not have two axes.
+      ValueError: for an unknown `over` or `start`, or a table that does not have two axes or, for
+        `rivals`, not the shape of `children`.
 
-    Source: "types" Sabour et al. 2017, equation 3; "all" Hinton et al. 2018, section 4;
-    "positions" their released code.
+    Source: "types" Sabour et al. 2017, equation 3; "all" Hinton et al. 2018.
 
     >>> competition = Competition(np.array([[0, 1], [1, 2]]), over="all")
     >>> competition.couplings(jnp.zeros((2, 2, 4)))[:, :, 0].tolist()
     [[0.25, 0.125], [0.125, 0.25]]
     """
 
-    def __init__(self, children: np.ndarray | None, over: str = "all", start: str = "set"):
+    def __init__(
+        self,
+        children: np.ndarray | None,
+        over: str = "all",
+        start: str = "set",
+        rivals: np.ndarray | None = None,
+    ):
         for name, value, known in (("over", over, OVER), ("start", start, START)):
             if value not in known:
                 raise ValueError(f"{name} of a competition is one of {known}, not {value!r}")
@@ -51,10 +59,20 @@ class Competition:
         self.children = None if children is None else np.asarray(children)
         if self.children is not None and self.children.ndim != 2:
             raise ValueError(f"children are (o, i), not of shape {self.children.shape}")
+        self.rivals = self.children if rivals is None else np.asarray(rivals)
+        if np.shape(self.rivals) != np.shape(self.children):
+            raise ValueError(
+                f"rivals have the shape of children {np.shape(self.children)}, not "
+                f"{self.rivals.shape}"
+            )
 
     @functools.cached_property
     def _tables(self) -> "_Tables":
         return _Tables(self.children)
+
+    @functools.cached_property
+    def _tables_of_rivals(self) -> "_Tables":
+        return self._tables if self.rivals is self.children else _Tables(self.rivals)
 
     def gather(self, x: Float[Array, "*batch g p"]) -> Float[Array, "*batch o i p"]:
         """Gather the values of each upper position's children; 0 where there is none.
@@ -136,11 +154,9 @@ class Competition:
             return x
         o, i = self.children.shape
         flat = jnp.moveaxis(x, (-3, -2), (0, 1)).reshape(o * i, *x.shape[:-3], x.shape[-1])
-        if reduce is jnp.sum:
-            of_children = self._tables.to_children(flat)
-        else:
-            of_children = self._tables.largest(flat, nothing)
-        spread = self._tables.to_windows(of_children).reshape(o, i, *flat.shape[1:])
+        tables = self._tables_of_rivals
+        of_sets = tables.to_children(flat) if reduce is jnp.sum else tables.largest(flat, nothing)
+        spread = tables.to_windows(of_sets).reshape(o, i, *flat.shape[1:])
         return jnp.moveaxis(spread, (0, 1), (-3, -2))
 
 
@@ -244,3 +260,36 @@ def window_children(
     numbers = first[..., None] + np.arange(types)
     numbers = np.where(inside[..., None], numbers, -1)
     return numbers.reshape(-1, kernel_size**2 * types)
+
+
+def window_competition(
+    grid: tuple[int, int],
+    kernel_size: int,
+    stride: int,
+    types: int,
+    padding: str = "VALID",
+    *,
+    over: str = "all",
+    start: str = "set",
+) -> Competition:
+    """Make the competition of the children of a convolution.
+
+    Args:
+      grid, kernel_size, stride, types, padding: as in `window_children`.
+      over, start: as in `Competition`; `over` may be "released" too: the positions of one type,
+        with places of windows taken for one child as if the stride were 1. With another stride
+        those are different children, and the couplings of a child do not sum to 1. This is a
+        mistake in the code that Hinton et al. released, kept so that it can be measured.
+
+    Source: "positions" and "released": the released code of Hinton et al. 2018.
+
+    >>> window_competition((1, 5), 1, 2, 1, over="released").rivals.ravel().tolist()
+    [0, 1, 2]
+    """
+    children = window_children(grid, kernel_size, stride, types, padding)
+    if over != "released":
+        return Competition(children, over, start)
+    windows = make_grid(grid, (kernel_size, kernel_size), (stride, stride), padding)
+    dense = tuple(axis.count + kernel_size - 1 for axis in windows)
+    rivals = window_children(dense, kernel_size, 1, types)
+    return Competition(children, "positions", start, np.where(children < 0, -1, rivals))

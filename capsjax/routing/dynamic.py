@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from capsjax.kernels.routing import dynamic_routing_from_poses
 from capsjax.notation import LearnedArray, Routed
-from capsjax.ops import EpsPlacement, safe_norm, squash
+from capsjax.ops import EpsPlacement, SquashName, make_squash, safe_norm
 from capsjax.products import OperandType
 from capsjax.rounds import check_rounds, repeat_rounds
 from capsjax.routing.competition import DENSE, Competition
@@ -30,6 +30,7 @@ def dynamic_routing(
     leaky: bool = False,
     eps: float = 1e-7,
     eps_at: EpsPlacement = "root",
+    squash: SquashName = "rational",
     competition: Competition = DENSE,
     mask: Float[Array, "*batch i"] | None = None,
     parent_mask: Float[Array, "*batch j"] | None = None,
@@ -61,6 +62,7 @@ def dynamic_routing(
       leaky: give every lower capsule one more logit, always zero, so that it can send its vote
         to no upper capsule; the coupling coefficients then sum to less than one.
       eps, eps_at: as in `squash`.
+      squash: "rational", the paper's, or "exponential", see `exponential_squash`.
       competition: the set that a lower capsule divides itself among. With a table of children, as
         in a convolution, votes are (..., o, i, j, d), and all that follows has the axis o too.
       mask: 0 for a lower capsule that takes no part, (..., i).
@@ -83,12 +85,13 @@ def dynamic_routing(
     num_iterations = check_rounds(num_iterations, gradient, max_iterations)
     who = {"leaky": leaky, "mask": mask, "parent_mask": parent_mask}
     couple = functools.partial(competition.couplings, **who)
+    shrink = make_squash(squash, eps, eps_at)
 
     def upper_poses(c: Array, votes: Array, bias: Array | None) -> Array:
         s = jnp.einsum("...ij,...ijd->...jd", c, votes)
         if bias is not None:
             s = s + jnp.expand_dims(bias, range(s.ndim - bias.ndim))
-        return squash(s, eps=eps, eps_at=eps_at)
+        return shrink(s)
 
     # What the logits are computed from: under "stop" the gradient ends here.
     constants = (votes, bias) if gradient == "full" else lax.stop_gradient((votes, bias))
@@ -130,7 +133,8 @@ class DynamicRouting:
     """`dynamic_routing` as a value: its settings, and the bias that it learns.
 
     Attributes:
-      num_iterations, gradient, max_iterations, leaky, eps, eps_at: as in `dynamic_routing`.
+      num_iterations, gradient, max_iterations, leaky, eps, eps_at, squash: as in
+        `dynamic_routing`.
       use_bias: learn a bias (j, d) that is added to the weighted sum in every round.
       bias_init: its initial value.
     """
@@ -143,6 +147,7 @@ class DynamicRouting:
     bias_init: float = 0.1
     eps: float = 1e-7
     eps_at: EpsPlacement = "root"
+    squash: SquashName = "rational"
 
     # Settings that may be data of a compiled program, and so differ within a population.
     TRACED = ("num_iterations",)
@@ -195,4 +200,5 @@ class DynamicRouting:
             "leaky": self.leaky,
             "eps": self.eps,
             "eps_at": self.eps_at,
+            "squash": self.squash,
         }

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from capsjax.kernels.routing import dynamic_routing_from_poses
 from capsjax.notation import LearnedArray, Routed
-from capsjax.ops import EpsPlacement
+from capsjax.ops import EpsPlacement, SquashName
 from capsjax.products import OperandType
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import Gradient, dynamic_routing, learned_bias
@@ -24,6 +24,7 @@ def uniform_routing(
     leaky: bool = False,
     eps: float = 1e-7,
     eps_at: EpsPlacement = "root",
+    squash: SquashName = "rational",
     competition: Competition = DENSE,
     mask: Float[Array, "*batch i"] | None = None,
     parent_mask: Float[Array, "*batch j"] | None = None,
@@ -36,7 +37,7 @@ def uniform_routing(
     Args:
       votes: prediction vectors û, (..., i, j, d).
       num_iterations, gradient, max_iterations: accepted, without effect.
-      bias, leaky, eps, eps_at: as in `dynamic_routing`; leaky makes c_ij = 1/(j + 1).
+      bias, leaky, eps, eps_at, squash: as in `dynamic_routing`; leaky makes c_ij = 1/(j + 1).
       competition, mask, parent_mask: as in `dynamic_routing`.
 
     Returns:
@@ -56,6 +57,7 @@ def uniform_routing(
         leaky=leaky,
         eps=eps,
         eps_at=eps_at,
+        squash=squash,
         competition=competition,
         mask=mask,
         parent_mask=parent_mask,
@@ -67,7 +69,7 @@ class UniformRouting:
     """`uniform_routing` as a value: its settings, and the bias that it learns.
 
     Attributes:
-      leaky, use_bias, bias_init, eps, eps_at: as in `DynamicRouting`.
+      leaky, use_bias, bias_init, eps, eps_at, squash: as in `DynamicRouting`.
     """
 
     leaky: bool = False
@@ -75,6 +77,7 @@ class UniformRouting:
     bias_init: float = 0.1
     eps: float = 1e-7
     eps_at: EpsPlacement = "root"
+    squash: SquashName = "rational"
 
     def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
         return learned_bias(self.use_bias, self.bias_init, j, d)
@@ -120,4 +123,5 @@ class UniformRouting:
             "leaky": self.leaky,
             "eps": self.eps,
             "eps_at": self.eps_at,
+            "squash": self.squash,
         }

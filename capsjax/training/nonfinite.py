@@ -45,31 +45,35 @@ def find_non_finite(
     order = batches.order(epoch, len(labels))
     batch = batches.take(order, step, jnp.asarray(images), jnp.asarray(labels))
     search = built.compute.in_precision(lambda *arguments: _search(built, *arguments))
-    return search(jax.tree.map(jnp.asarray, variables), batch)
+    return search(jax.tree.map(jnp.asarray, variables), batch, step)
 
 
-def _search(built: Built, variables: dict, batch: tuple[Array, Array, Array]) -> str:
+def _search(built: Built, variables: dict, batch: tuple[Array, Array, Array], step: int) -> str:
     record = _Record()
     model, (images, labels, _) = built.model, batch
-    if hasattr(model, "routing"):
-        model = model.clone(routing=_WatchedRouting(model.routing, record))
+    watched = {
+        name: _WatchedRouting(getattr(model, name), record)
+        for name in ("routing", "class_routing")
+        if hasattr(model, name)
+    }
+    model = model.clone(**watched)
     mutable = [name for name in variables if name != "params"]
     with nn.intercept_methods(record.intercept):
         output, _ = model.apply(variables, *batch, mutable=mutable)
-    for name, part in built.objective.parts(output, images, labels).items():
+    for name, part in built.objective.parts(output, images, labels, step).items():
         record.check(f"the loss {name}", part)
-    return record.found or _search_gradient(built, variables, batch, mutable, record.layers)
+    return record.found or _search_gradient(built, variables, batch, step, mutable, record.layers)
 
 
 def _search_gradient(
-    built: Built, variables: dict, batch: tuple, mutable: list[str], layers: list[str]
+    built: Built, variables: dict, batch: tuple, step: int, mutable: list[str], layers: list[str]
 ) -> str:
     """Name the first gradient that is not finite, from the last layer to the first."""
     images, labels, _ = batch
 
     def loss(params: dict) -> Array:
         output, _ = built.model.apply({**variables, "params": params}, *batch, mutable=mutable)
-        return built.objective.total(built.objective.parts(output, images, labels))
+        return built.objective.total(built.objective.parts(output, images, labels, step))
 
     gradient = jax.grad(loss)(variables["params"])
     for layer in reversed([layer for layer in layers if layer in gradient]):
@@ -130,6 +134,9 @@ class _WatchedRouting:
             return getattr(self._routing, name)
         self._routing.route_poses  # noqa: B018 (only some algorithms have it)
         return lambda *arguments: self._watch(lambda routing: routing.route_poses(*arguments))
+
+    def with_settings(self, **settings: Any) -> "_WatchedRouting":
+        return _WatchedRouting(dataclasses.replace(self._routing, **settings), self._record)
 
     def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict:
         return self._routing.learned_arrays(i, j, p, d)

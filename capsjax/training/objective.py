@@ -1,12 +1,19 @@
 """The training objective: a weighted sum of losses."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from capsjax.losses import cross_entropy_loss, margin_loss, reconstruction_loss
+from capsjax.losses import (
+    cross_entropy_loss,
+    margin_loss,
+    reconstruction_loss,
+    spread_loss,
+    spread_margin,
+)
 from capsjax.models import Output
 from capsjax.registry import look_up
 from capsjax.registry import register as register_name
@@ -32,9 +39,18 @@ class Objective(NamedTuple):
         return tuple(sorted(self.losses))
 
     def parts(
-        self, output: Output, images: Float[Array, "n h w c"], labels: Int[Array, "n *label"]
+        self,
+        output: Output,
+        images: Float[Array, "n h w c"],
+        labels: Int[Array, "n *label"],
+        step: int | Int[Array, ""] | None = None,
     ) -> dict[str, Float[Array, ""]]:
         """Compute a batch's unweighted losses by name; "reconstruction" is 0 without a decoder.
+
+        Args:
+          output, images, labels: of the batch.
+          step: number of steps before this one, for losses that change in training. None, as in
+            evaluation, for what they end with: the losses of two steps then compare.
 
         Raises:
           ValueError: for an unknown loss (the nearest one is named).
@@ -45,7 +61,9 @@ class Objective(NamedTuple):
         flat = output._replace(scores=output.scores.reshape(-1, num_classes))
         targets = targets.reshape(-1, num_classes)
         return {
-            name: look_up(LOSSES, name, "loss")(flat, images, targets, **self.losses[name])
+            name: _call(
+                look_up(LOSSES, name, "loss"), step, flat, images, targets, **self.losses[name]
+            )
             for name in self.names
         }
 
@@ -64,6 +82,14 @@ class Objective(NamedTuple):
         }
 
 
+def _call(
+    loss: Callable[..., Array], step: int | Array | None, *arguments: Any, **settings: Any
+) -> Array:
+    """Call a loss, with the step if it has a parameter for it."""
+    when = {"step": step} if "step" in inspect.signature(loss).parameters else {}
+    return loss(*arguments, **when, **settings)
+
+
 def _margin(output: Output, images: Array, targets: Array, **settings) -> Float[Array, ""]:
     return margin_loss(output.scores, targets, **settings)
 
@@ -78,11 +104,23 @@ def _cross_entropy(output: Output, images: Array, targets: Array) -> Float[Array
     return cross_entropy_loss(output.scores, targets)
 
 
+def _spread(
+    output: Output,
+    images: Array,
+    targets: Array,
+    step: int | Array | None,
+    reduction: str = "sum",
+    **schedule,
+) -> Float[Array, ""]:
+    return spread_loss(output.scores, targets, spread_margin(step, **schedule), reduction)
+
+
 # The losses that `loss_weights` of a config may name.
 LOSSES = {
     "cross_entropy": _cross_entropy,
     "margin": _margin,
     "reconstruction": _reconstruction,
+    "spread": _spread,
 }
 
 
@@ -92,7 +130,8 @@ def register(name: str, loss: Callable[..., Array]) -> Callable[..., Array]:
     Args:
       name: an identifier.
       loss: a function of (output, images, targets, **settings) that returns a scalar, the mean or
-        the sum over a batch; targets are the task's, with as many rows as `output.scores`.
+        the sum over a batch; targets are the task's, with as many rows as `output.scores`. If it
+        has a parameter `step`, this is the number of steps before, and None in evaluation.
 
     Raises:
       ValueError: for a name that is taken.

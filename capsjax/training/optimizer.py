@@ -1,4 +1,4 @@
-"""The Adam optimizer, from optax, and its learning-rate schedules."""
+"""Optimizers, from optax, and learning-rate schedules."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -91,31 +91,47 @@ def make_optimizer(
     b1: float,
     b2: float,
     eps: float,
+    name: str = "adam",
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
     fresh_epochs: Sequence[int] = (),
 ) -> optax.GradientTransformation:
-    """Make an Adam optimizer with a learning-rate schedule.
+    """Make an optimizer with a learning-rate schedule.
+
+        "sgd": m ← momentum · m + g + weight_decay · θ;  θ ← θ - rate · m
 
     Args:
       schedule: the learning rate as a function of the step.
       steps_per_epoch: number of steps in an epoch.
       b1, b2, eps: Adam's constants.
-      fresh_epochs: epochs that start with a new Adam state, without earlier gradients. The
-        schedule goes on.
+      name: "adam" or "sgd", gradient descent with momentum.
+      momentum: of "sgd", from 0 to below 1.
+      weight_decay: this multiple of all parameters is added to their gradients.
+      fresh_epochs: epochs that start with a new state, without earlier gradients. The schedule goes
+        on.
 
     Raises:
-      ValueError: for fresh_epochs that do not rise, or start below 1.
+      ValueError: for an unknown name, or fresh_epochs that do not rise or start below 1.
     """
-    if not fresh_epochs:
-        return optax.adam(schedule, b1=b1, b2=b2, eps=eps)
+    directions = {
+        "adam": lambda: optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        "sgd": lambda: optax.trace(momentum),
+    }
+    direction = look_up(directions, name, "optimizer (optimizer.name)")()
+    if fresh_epochs:
+        direction = _renewed(direction, _first_steps(fresh_epochs, steps_per_epoch))
+    # Without weight decay the state is that of runs from before there was any.
+    decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    return optax.chain(*decay, direction, optax.scale_by_learning_rate(schedule))
+
+
+def _first_steps(fresh_epochs: Sequence[int], steps_per_epoch: int) -> Int[Array, "k"]:
+    """Return the steps that epochs begin with."""
     if sorted({max(epoch, 1) for epoch in fresh_epochs}) != list(fresh_epochs):
         raise ValueError(
             f"optimizer.fresh_epochs are rising numbers from 1 on, not {tuple(fresh_epochs)}"
         )
-    first_steps = jnp.array(fresh_epochs) * steps_per_epoch
-    return optax.chain(
-        _renewed(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), first_steps),
-        optax.scale_by_learning_rate(schedule),
-    )
+    return jnp.array(fresh_epochs) * steps_per_epoch
 
 
 class RenewedState(NamedTuple):

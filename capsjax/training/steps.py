@@ -189,27 +189,26 @@ def make_train_steps(
         model = _over_devices(model, mesh)
     batches = Batches(seed, batch_size, max_shift)
 
-    def loss_of(params, statistics, images, labels, keys):
+    def loss_of(params, statistics, step, images, labels, keys):
         output, statistics = model.apply(
             {"params": params, **statistics}, images, labels, keys, mutable=list(statistics)
         )
-        parts = objective.parts(output, images, labels)
+        parts = objective.parts(output, images, labels, step)
         if several:
             scales = objective.scales(mesh.size)
             parts = {name: scales[name] * part for name, part in parts.items()}
         accuracy = jnp.mean(objective.task.correct(output.scores, labels))
         return objective.total(parts), (parts, accuracy, statistics)
 
-    def gradient_of(params, statistics, *batch):
+    def gradient_of(state, *batch):
         if several:
             batch = [share(array, mesh) for array in batch]
-        of_share = jax.value_and_grad(loss_of, has_aux=True)(params, statistics, *batch)
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        of_share = gradient(state.params, state.statistics, state.step, *batch)
         return mean_over_devices(of_share, mesh) if several else of_share
 
     def one_step(state: TrainState, *batch: Array) -> tuple[TrainState, Health]:
-        (loss, (parts, accuracy, statistics)), gradient = gradient_of(
-            state.params, state.statistics, *batch
-        )
+        (loss, (parts, accuracy, statistics)), gradient = gradient_of(state, *batch)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         norm = optax.tree.norm(gradient)
         means = {"loss": loss, **parts, "correct": accuracy, "gradient_norm": norm}

@@ -133,7 +133,8 @@ def test_summary_counts_the_parameters_of_each_layer():
     # 3 x 3 x 1 x 16 weights and 16 biases.
     assert rows["conv_layer"] == "160"
     assert rows["class_layer"] == "10,240"  # 32 x 10 matrices of 4 x 8
-    assert list(rows)[1:5] == ["conv_layer", "primary_layer", "class_layer", "decoder_layer"]
+    layers = ["conv_layer", "primary_layer", "class_layer", "readout_layer", "decoder_layer"]
+    assert list(rows)[1:6] == layers
     assert "a training step of 32 images" in lines[-2]
 
 

@@ -27,14 +27,32 @@ ARGUMENTS = {
 }
 POOLINGS = ("capsule", "max", "average")
 # Configs that have arguments of their own in place of presets.
-OF_THEIR_OWN = {"capsule_pooling": POOLINGS, "deep": ("digits", "digits,4", "mnist", "mnist,4")}
+OF_THEIR_OWN = {
+    "capsule_pooling": POOLINGS,
+    "deep": ("digits", "digits,4", "mnist", "mnist,4"),
+    "efficient_capsnet": ("mnist", "multimnist", "smallnorb", "small"),
+    "inverted_attention": ("mnist,small", "cifar10,released", "cifar100"),
+    "em_capsules": ("", "small,released"),
+    "vb_capsules": ("",),
+}
 CASES = [
     (name, argument)
     for name in CONFIGS
     for argument in OF_THEIR_OWN.get(name, [*ARGUMENTS["capsnet"], *ARGUMENTS["convnet"]])
 ]
 # Image and classes by data set; "npz" stands for a user's own.
-SIZES = {"mnist": ((28, 28, 1), 10), "digits": ((8, 8, 1), 10), "npz": ((24, 32, 3), 7)}
+SIZES = {
+    "mnist": ((28, 28, 1), 10),
+    "digits": ((8, 8, 1), 10),
+    "npz": ((24, 32, 3), 7),
+    "cifar10": ((32, 32, 3), 10),
+    "cifar100": ((32, 32, 3), 100),
+}
+# A user's own data of the sizes that some networks are for.
+SIZES_OF_THEIR_OWN = {
+    ("efficient_capsnet", "multimnist"): ((36, 36, 1), 10),
+    ("efficient_capsnet", "smallnorb"): ((48, 48, 2), 5),
+}
 
 
 @functools.cache
@@ -135,7 +153,56 @@ def small_run_without_capsules():
     return config
 
 
-SMALL_RUNS = {"capsnet": small_run, "convnet": small_run_without_capsules}
+def small_run_of_efficient_capsnet():
+    """The same of Efficient-CapsNet: 8x8 -> 7x7 -> 3x3 -> 1x1."""
+    config = load("efficient_capsnet").get_config().unlock()
+    config.data.update(name="digits", train_size=16, validation_size=10)
+    config.model.conv.update(features=(2, 4), kernel_size=(2, 3), stride=(1, 2))
+    config.model.primary_caps.update(kernel_size=3, pose_size=2)
+    config.model.class_caps.pose_size = 2
+    config.model.decoder.hidden = (3,)
+    config.train.update(epochs=1, batch_size=8)
+    config.evaluate.batch_size = 1000
+    return config
+
+
+def small_run_of_inverted_attention():
+    """The same of inverted attention: 8x8 -> 4x4 -> 2x2, and dense capsules."""
+    config = load("inverted_attention").get_config("mnist,small").unlock()
+    config.data.update(name="digits", train_size=16, validation_size=10)
+    config.model.backbone.update(features=(2,), blocks=(1,), stride=(2,))
+    config.model.capsules.pose_size = 4
+    config.model.primary_caps.types = 1
+    config.model.conv_caps.update(types=(2,), kernel_size=(3,), stride=(1,))
+    config.model.dense_caps.num_capsules = (2,)
+    config.schedule.stage_ends = (1, 2)
+    config.train.update(epochs=1, batch_size=8)
+    config.evaluate.batch_size = 1000
+    return config
+
+
+def small_run_of_matrix_capsules(name):
+    """The same of matrix capsules: 8x8 -> 4x4 -> 2x2."""
+    config = load(name).get_config().unlock()
+    config.data.update(name="digits", train_size=16, validation_size=10)
+    config.model.conv.update(features=2, kernel_size=2)
+    config.model.capsules.pose_size = 4
+    config.model.primary_caps.types = 1
+    config.model.conv_caps.update(types=(2,), kernel_size=(3,), stride=(1,))
+    config.model.class_caps.entries = (1, 3)
+    config.train.update(epochs=1, batch_size=8)
+    config.evaluate.batch_size = 1000
+    return config
+
+
+SMALL_RUNS = {
+    "capsnet": small_run,
+    "convnet": small_run_without_capsules,
+    "efficient_capsnet": small_run_of_efficient_capsnet,
+    "inverted_attention": small_run_of_inverted_attention,
+    "em_capsules": functools.partial(small_run_of_matrix_capsules, "em_capsules"),
+    "vb_capsules": functools.partial(small_run_of_matrix_capsules, "vb_capsules"),
+}
 
 
 def leaves_read_by_a_run(config, workdir):
@@ -155,7 +222,14 @@ def hasty_compiler():
 
 
 @pytest.mark.usefixtures("hasty_compiler")
-@pytest.mark.parametrize("family", SMALL_RUNS)
+@pytest.mark.parametrize(
+    "family",
+    # The others take half a minute each to compile.
+    [
+        name if name in ("capsnet", "convnet") else pytest.param(name, marks=pytest.mark.ci)
+        for name in SMALL_RUNS
+    ],
+)
 def test_every_leaf_is_read_by_a_run(family, tmp_path, capsys):
     # One leaf more in each sub-dict that is not handed to a function whole (there it is an
     # unknown argument, see below): the test is able to fail.
@@ -235,12 +309,13 @@ def test_every_config_has_the_fields_of_its_family(name, argument):
 )
 def test_one_step_of_every_config(name, argument):
     config = load(name).get_config(argument)
-    image_shape, num_classes = SIZES[config.data.name]
+    image_shape, num_classes = SIZES_OF_THEIR_OWN.get((name, argument), SIZES[config.data.name])
     count = config.train.batch_size + 1
     built = build(config, image_shape, num_classes, count)
     state = jax.eval_shape(lambda: built.init_state(config.seed))
     images = jax.ShapeDtypeStruct((count, *image_shape), jnp.uint8)
-    labels = jax.ShapeDtypeStruct((count,), jnp.int32)
+    label = built.objective.task.shape_of_labels(image_shape, num_classes)
+    labels = jax.ShapeDtypeStruct((count, *label), jnp.int32)
 
     train_steps = build_train_steps(config, built)
     after, health = jax.eval_shape(train_steps, state, images, labels, np.int32(1))
@@ -273,8 +348,8 @@ def test_configs_are_locked_and_name_the_nearest_field(name):
         config.schedule.learning_rat = 0.1
     with pytest.raises(AttributeError, match='Did you mean "loss_weights"'):
         _ = config.lossweights
-    with pytest.raises(KeyError, match='Did you mean "kernel_size"'):
-        config.update_from_flattened_dict({"model.conv.kernelsize": 2})
+    with pytest.raises(KeyError, match='Did you mean "max_shift"'):
+        config.update_from_flattened_dict({"augment.maxshift": 2})
 
 
 @each_config

@@ -37,7 +37,7 @@ class Weighted:
 
 
 @pytest.fixture
-def weighted(monkeypatch):
+def weighted():
     """Registered for one test."""
     known = dict(routing.ROUTING)
     routing.register("weighted", Weighted)
@@ -69,12 +69,12 @@ def test_a_run_is_what_the_named_components_read():
     assert set(resolved(config)["model"]["pool"]) == {"after", "window", "padding", "name"}
 
 
-def test_an_algorithm_that_is_added_changes_no_run(weighted, monkeypatch):
+def test_an_algorithm_that_is_added_changes_no_run(weighted):
     with_it = make_config()
     assert with_it.model.routing.weighted.temperature == 1.0
-    monkeypatch.delitem(routing.ROUTING, "weighted")
+    del routing.ROUTING["weighted"]
     assert resolve(with_it.to_dict()) != resolved(make_config()), "it is no component now"
-    monkeypatch.setitem(routing.ROUTING, "weighted", Weighted)
+    routing.register("weighted", Weighted)
     assert resolved(with_it)["model"]["routing"].keys() == {"name", "dynamic"}
 
 
@@ -133,6 +133,8 @@ def old_fields(preset):
     """A config as version 0.1 wrote it."""
     fields = resolved(load_config("digits", preset))
     del fields["task"], fields["schedule"]["anneal_epochs"]
+    for name in ("momentum", "name", "weight_decay"):
+        del fields["optimizer"][name]
     model = fields["model"]
     if preset == "paper":
         model["routing"].update(model["routing"].pop("dynamic"))
@@ -147,6 +149,8 @@ def test_added_fields_have_their_value_from_before_by_default():
     fields = resolved(make_config())
     assert fields["schedule"]["anneal_epochs"] == ADDED_FIELDS["schedule.anneal_epochs"]
     assert fields["task"] == ADDED_FIELDS["task"]
+    for name in ("momentum", "name", "weight_decay"):
+        assert fields["optimizer"][name] == ADDED_FIELDS[f"optimizer.{name}"]
 
 
 @pytest.mark.parametrize("preset", ["paper", "capsule_pooling"])

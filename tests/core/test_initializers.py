@@ -37,6 +37,42 @@ def test_normal():
     np.testing.assert_allclose((np.abs(values) > 0.02).mean(), 0.0455, atol=0.004)
 
 
+def test_uniform():
+    assert_uniform(draw("uniform(0.05)", (200, 200)), 0.05)
+    with pytest.raises(ValueError, match=r"-1 in the initializer 'uniform\(-1\)' is not a bound"):
+        make_initializer("uniform(-1)")
+
+
+def test_he_and_glorot_make_up_for_the_cut():
+    for spec, deviation in (("he_normal", (2 / 36) ** 0.5), ("glorot_normal", (2 / 936) ** 0.5)):
+        values = draw(spec, (3, 3, 4, 100))
+        np.testing.assert_allclose(values.std(), deviation, rtol=0.03)
+        assert np.abs(values).max() <= 2 * deviation / 0.8796 + 1e-6
+
+
+def test_glorot_of_matrices_in_windows():
+    # 9 places of 8 types below and 16 types above: 16 · 9 · 8 and 16 · 9 · 16 weights.
+    bound = (6 / (16 * 9 * 8 + 16 * 9 * 16)) ** 0.5
+    assert_uniform(draw("glorot_votes(9)", (72, 16, 4, 4)), bound)
+    assert_uniform(draw("he_uniform", (5, 5, 8, 200)), (6 / 200) ** 0.5)
+
+
+def test_he_normal_of_the_transformation_matrices():
+    # Keras counts 10 · 16 · 8 = 1280 weights into a unit of an array (10, 16, 8, 16).
+    values = draw("he_normal_votes", (16, 10, 16, 8))
+    np.testing.assert_allclose(values.std(), (2 / 1280) ** 0.5, rtol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(72, 8, 4, 4), (36, 5, 6, 16)])
+def test_fan_in_votes_give_sums_of_votes_a_variance_of_one_in_the_number_of_parents(shape):
+    i, j, _, p = shape
+    W = draw("fan_in_votes(2.0)", shape)
+    np.testing.assert_allclose(W.std(), 2 * (j / (i * p)) ** 0.5, rtol=0.03)
+    poses = np.random.default_rng(0).normal(size=(200, i, p))
+    sums = np.einsum("nip,ijdp->njd", poses, W) / j
+    np.testing.assert_allclose(sums.var(), 4 / j, rtol=0.1)
+
+
 def test_truncated_normal_is_cut_at_two_deviations():
     values = draw("truncated_normal(0.1)", (200, 200))
     assert np.abs(values).max() <= 0.2

@@ -6,7 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsjax.losses import REDUCTIONS, cross_entropy_loss, margin_loss, reconstruction_loss
+from capsjax.losses import (
+    REDUCTIONS,
+    cross_entropy_loss,
+    margin_loss,
+    reconstruction_loss,
+    spread_loss,
+    spread_margin,
+)
 
 LENGTHS = jnp.array([[0.4, 0.3, 0.05], [0.95, 0.2, 0.1]])
 LABELS = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -139,3 +146,46 @@ def test_unknown_reduction_names_the_nearest():
         margin_loss(LENGTHS, LABELS, reduction="summ")
     with pytest.raises(ValueError, match="did you mean 'mean'"):
         reconstruction_loss(IMAGES, IMAGES, "means")
+
+
+ACTIVATIONS = jnp.array([[0.5, 0.5, 0.5], [0.1, 0.8, 0.4]])
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    # (0.2 - 0)² for two wrong classes, none for 0.8 above 0.1 and 0.4.
+    [("sum", 0.08 / 2), ("mean", 0.08 / 6), ("batch_sum", 0.08)],
+)
+def test_spread_loss_by_hand(reduction, expected):
+    loss = spread_loss(ACTIVATIONS, LABELS, 0.2, reduction)
+    chex.assert_shape(loss, ())
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_spread_loss_at_the_last_margin_and_of_two_present_classes():
+    # (0.9 - 0.7)² + (0.9 - 0.4)² for class 1; both 1 and 2 present: (0.9 - 0.7)² + (0.9 - 0.3)².
+    np.testing.assert_allclose(spread_loss(ACTIVATIONS[1:], LABELS[1:]), 0.29, rtol=1e-5)
+    both = jnp.array([[0.0, 1.0, 1.0]])
+    np.testing.assert_allclose(spread_loss(ACTIVATIONS[1:], both), 0.4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {0: 0.2, 10_000: 0.55, 20_000: 0.9, 50_000: 0.9, None: 0.9}),
+        (
+            {"schedule": "sigmoid", "margin_end": 0.99, "margin_steps": 50_000},
+            {0: 0.21421, 200_000: 0.595, 700_000: 0.98996, 2_000_000: 0.98996, None: 0.99},
+        ),
+    ],
+)
+def test_margin_over_the_steps(settings, expected):
+    margin = jax.jit(lambda step: spread_margin(step, **settings))
+    for step, value in expected.items():
+        found = spread_margin(None, **settings) if step is None else margin(jnp.array(step))
+        np.testing.assert_allclose(found, value, atol=1e-5)
+
+
+def test_unknown_schedule_of_the_margin():
+    with pytest.raises(ValueError, match="'sigmod'; did you mean 'sigmoid'"):
+        spread_margin(0, "sigmod")

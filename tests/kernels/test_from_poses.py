@@ -98,6 +98,16 @@ def test_it_is_routing_of_the_votes(leaky, with_bias, eps_at, stop, full):
             assert rounds == 1 or np.ptp(got[0].c) > 0.1
 
 
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_the_squash_is_the_one_that_is_named(rounds):
+    u, W, bias = operands(N)
+    settings = {"bias": bias, "squash": "exponential"}
+    got = jax.jit(lambda u, W: dynamic_routing_from_poses(u, W, rounds, **settings))(u, W)
+    expected = jax.jit(lambda u, W: held(u, W, rounds, **settings))(u, W)
+    chex.assert_trees_all_close(got[:3], expected[:3], atol=1e-5)
+    assert np.abs(got.v - held(u, W, rounds, bias=bias).v).max() > 0.01
+
+
 @pytest.mark.usefixtures("float64")
 def test_the_gradient_is_the_one_that_is_asked_for():
     (_, stop), (_, full) = (

@@ -72,6 +72,34 @@ def test_summed_windows_route_the_types(over):
     np.testing.assert_allclose(summed[0].poses, gathered.poses, rtol=1e-4, atol=1e-6)
 
 
+def test_scrambled_windows_take_the_numbers_of_a_pose_from_several_windows():
+    below = capsules(2, 4, 5, 2, 4)
+    layer = layer_of("uniform", windows="scrambled", over="types")
+    params = jax.jit(layer.init)(KEY, below)["params"]
+    _, shown = layer.apply({"params": params}, below, mutable=["intermediates"])
+    poses = np.asarray(below.poses)
+    for y, x, row, column, kind in np.ndindex(2, 3, 3, 3, 2):
+        # The released code: stacked with the 6 windows last, and read as if the pose came last.
+        stacked = [poses[:, r + row, c + column, kind] for r in range(2) for c in range(3)]
+        flat = np.stack(stacked, axis=-1).reshape(2, 24)
+        pose = flat[:, 4 * (3 * y + x) : 4 * (3 * y + x) + 4]
+        place = (3 * row + column) * 2 + kind
+        expected = np.einsum("np,jdp->njd", pose, params["W"][place])
+        found = shown["intermediates"]["votes"][:, 3 * y + x, place]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("windows", ["gathered", "scrambled"])
+def test_parents_move_with_an_image_that_moves_by_the_stride(windows):
+    below = capsules(1, 7, 7, 2, 4)
+    layer = layer_of(windows=windows, stride=2, over="types")
+    params = jax.jit(layer.init)(KEY, below)["params"]
+    above, _ = layer.apply({"params": params}, below)
+    moved, _ = layer.apply({"params": params}, jax.tree.map(lambda x: x[:, 2:], below))
+    same = np.allclose(moved.poses, above.poses[:, 1:], rtol=1e-4, atol=1e-6)
+    assert same == (windows == "gathered")
+
+
 def test_what_is_looked_at_has_the_upper_positions_first():
     below = capsules(2, 4, 5, 2, 4)
     layer = layer_of()

@@ -15,6 +15,7 @@ from capsjax.layers import (
     DenseCaps,
     Pool,
     PrimaryCaps,
+    UpsamplingDecoder,
 )
 from capsjax.layers.capsules import GROUPINGS, group_channels, group_pixels
 from capsjax.layers.pooling import make_pooling
@@ -22,6 +23,7 @@ from capsjax.notation import Capsules, LearnedArray, Routed
 from capsjax.ops import predict_votes, safe_norm, squash
 from capsjax.pooling import POOLINGS, capsule_pool
 from capsjax.routing import make_routing
+from tests.numpy_capsnet import convolve
 
 # The default generator takes longer to compile than all that is tested here.
 KEY = jax.random.key(0, impl="rbg")
@@ -251,9 +253,56 @@ def test_decoder_of_zero_poses_and_zero_bias_is_grey():
     np.testing.assert_array_equal(image, np.full((1, 4, 4, 1), 0.5))
 
 
+def test_the_last_layer_of_a_decoder_may_have_initial_values_of_its_own():
+    decoder = Decoder((2, 2, 1), (3,), kernel_init="constant(1.0)", pixels_init="constant(0.5)")
+    params = decoder.init(KEY, jnp.zeros((1, 2, 3)))["params"]
+    np.testing.assert_array_equal(params["hidden_0"]["kernel"], 1.0)
+    np.testing.assert_array_equal(params["pixels"]["kernel"], 0.5)
+
+
+def test_upsampling_decoder_against_numpy():
+    # 4 rows and 5 columns -> 8x10 -> 6x8 -> 4x6.
+    decoder = UpsamplingDecoder((4, 6, 2), (3,), bias_init="constant(0.1)")
+    masked = normal(2, 2, 3)
+    images, variables = jax.jit(decoder.init_with_output)(KEY, masked)
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
+    x = np.asarray(masked).reshape(2, 6) @ params["map"]["kernel"] + params["map"]["bias"]
+    x = twice_as_large(twice_as_large(x.reshape(2, 4, 5, 1), 1), 2)
+    x = convolve(x, params["conv_0"]["kernel"], 1) + params["conv_0"]["bias"]
+    x = convolve(np.where(x > 0, x, 0.2 * x), params["pixels"]["kernel"], 1)
+    expected = 1 / (1 + np.exp(-x - params["pixels"]["bias"]))
+    np.testing.assert_allclose(images, expected, atol=1e-5)
+
+
+def twice_as_large(x, axis):
+    """Linear interpolation at a quarter and three quarters of each pixel, edges repeated."""
+    before = np.roll(x, 1, axis)
+    after = np.roll(x, -1, axis)
+    x, before, after = (np.moveaxis(each, axis, 0) for each in (x, before, after))
+    before[0], after[-1] = x[0], x[-1]
+    both = np.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis=1)
+    return np.moveaxis(both.reshape(-1, *x.shape[1:]), 0, axis)
+
+
 def test_decoder_clips_its_hidden_layers_at_zero():
     decoder = Decoder((1, 1, 1), hidden=(1,))
     one = {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
     params = {"hidden_0": one, "pixels": one}
     images = decoder.apply({"params": params}, jnp.array([-5.0, 0.0, 2.0]).reshape(3, 1, 1))
     np.testing.assert_allclose(images.ravel(), [0.5, 0.5, 1 / (1 + np.exp(-2))], rtol=1e-6)
+
+
+def test_a_norm_takes_the_place_of_the_squash_of_primary_capsules():
+    images = normal(2, 4, 4, 3)
+    layer = PrimaryCaps(types=2, pose_size=4, kernel_size=1, stride=1, norm="layer", use_bias=False)
+    (poses, activations), variables = jax.jit(layer.init_with_output)(KEY, images)
+    params = variables["params"]
+    assert jax.tree.map(jnp.shape, params) == {
+        "conv": {"kernel": (1, 1, 3, 8)},
+        "norm": {"LayerNorm_0": {"scale": (4,), "bias": (4,)}},
+    }
+    features = (images @ params["conv"]["kernel"][0, 0]).reshape(2, 4, 4, 2, 4)
+    centred = features - features.mean(-1, keepdims=True)
+    expected = centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(poses, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(activations, np.ones((2, 4, 4, 2)))

@@ -62,3 +62,13 @@ def test_an_algorithm_without_activations_is_read_by_its_poses(name):
 def test_an_unknown_readout_is_named_with_the_nearest():
     with pytest.raises(ValueError, match=r"readout \(model.readout\) 'lenght'; did you mean 'len"):
         make_readout("lenght", DynamicRouting())
+
+
+def test_log_activations_are_logits_whose_softmax_is_the_activations():
+    readout = make_readout("log_activation", DynamicRouting())
+    scores = readout.apply({}, CAPSULES)
+    np.testing.assert_allclose(jax.nn.softmax(scores), CAPSULES.activations, rtol=1e-5)
+    dead = Capsules(CAPSULES.poses, jnp.zeros((1, 3)))
+    gradient = jax.grad(lambda a: readout.apply({}, dead._replace(activations=a)).sum())
+    assert np.isfinite(readout.apply({}, dead)).all()
+    assert np.isfinite(gradient(dead.activations)).all()

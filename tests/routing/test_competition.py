@@ -10,7 +10,13 @@ import pytest
 
 from capsjax.ops import squash
 from capsjax.routing import dynamic_routing
-from capsjax.routing.competition import DENSE, OVER, Competition, window_children
+from capsjax.routing.competition import (
+    DENSE,
+    OVER,
+    Competition,
+    window_children,
+    window_competition,
+)
 
 GRID, TYPES = (5, 4), 2
 CASES = [
@@ -205,3 +211,53 @@ def test_settings_are_checked():
         Competition(None, "all", "zero")
     with pytest.raises(ValueError, match="children are"):
         Competition(np.zeros(3, int))
+
+
+def by_numbers(grid, kernel, stride, **settings):
+    return window_competition(grid, kernel, stride, 1, **settings)
+
+
+def test_released_windows_compete_as_if_their_stride_were_1():
+    # Windows of 3 over 7 columns begin at 0, 2 and 4; those of the released code at 0, 1 and 2.
+    competition = by_numbers((1, 7), 1, 2, over="released")
+    assert competition.children.ravel().tolist() == [0, 2, 4, 6]
+    assert competition.rivals.ravel().tolist() == [0, 1, 2, 3]
+    competition = by_numbers((7, 7), 3, 2, over="released")
+    rivals = [
+        [0, 1, 2, 5, 6, 7, 10, 11, 12],
+        [1, 2, 3, 6, 7, 8, 11, 12, 13],
+        [2, 3, 4, 7, 8, 9, 12, 13, 14],
+        [5, 6, 7, 10, 11, 12, 15, 16, 17],
+    ]
+    assert competition.rivals[:4].tolist() == rivals
+    assert competition.over == "positions"
+
+
+def test_released_groups_are_of_other_children_but_at_stride_1():
+    assert (
+        by_numbers((5, 5), 3, 1, over="released").rivals == window_children((5, 5), 3, 1, 1)
+    ).all()
+    competition = by_numbers((7, 7), 3, 2, over="released")
+    children, rivals = competition.children.ravel(), competition.rivals.ravel()
+    wrong = [
+        {*np.flatnonzero(rivals == rival)} != {*np.flatnonzero(children == child)}
+        for child, rival in zip(children, rivals, strict=True)
+    ]
+    assert (sum(wrong), len(wrong)) == (77, 81)
+    # The couplings of a child and type sum to 1 over its rivals, and not over its own places.
+    c = np.asarray(jax.jit(competition.couplings)(normal(9, 9, 2, scale=2.0)))
+    of_rivals, of_children = np.zeros((25, 2)), np.zeros((49, 2))
+    np.add.at(of_rivals, rivals, c.reshape(81, 2))
+    np.add.at(of_children, children, c.reshape(81, 2))
+    np.testing.assert_allclose(of_rivals, 1, rtol=1e-5)
+    assert of_children.min() < 0.3
+    assert of_children.max() > 1.05
+
+
+def test_rivals_over_the_border_and_of_another_shape():
+    competition = by_numbers((3, 3), 3, 2, padding="SAME", over="released")
+    assert ((competition.rivals < 0) == (competition.children < 0)).all()
+    with pytest.raises(
+        ValueError, match=r"rivals have the shape of children \(1, 2\), not \(2, 1\)"
+    ):
+        Competition(np.array([[0, 1]]), rivals=np.array([[0], [1]]))

@@ -6,9 +6,11 @@ import math
 import chex
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
+from capsjax.ops import make_squash
 from capsjax.routing import Routing, dynamic_routing, make_routing, uniform_routing
 from capsjax.routing.competition import leaky_softmax
 from capsjax.routing.dynamic import DynamicRouting
@@ -353,6 +355,17 @@ def test_uniform_pose_by_hand():
     routed = uniform_routing(votes)
     np.testing.assert_allclose(routed.v, [[60 / 101, 80 / 101], [0, 0]], rtol=1e-6)
     np.testing.assert_allclose(routed.a[0], 100 / 101, rtol=1e-6)
+
+
+def test_the_squash_is_the_one_that_is_named():
+    votes = jnp.array([[[3.0, 4.0], [0.0, 0.0]], [[9.0, 12.0], [0.0, 0.0]]])
+    length = 1 - math.exp(-10)  # s_0 as above
+    routed = uniform_routing(votes, squash="exponential")
+    np.testing.assert_allclose(routed.v, [[0.6 * length, 0.8 * length], [0, 0]], rtol=1e-6)
+    first_round = make_routing("dynamic", num_iterations=1, squash="exponential")
+    chex.assert_trees_all_equal(first_round(votes, jnp.ones(2), {}), routed)
+    with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="hinton"):
+        make_squash("hinton")
 
 
 @pytest.mark.parametrize("settings", [{"num_iterations": 5}, {"gradient": "full"}])

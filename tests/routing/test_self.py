@@ -120,6 +120,17 @@ def test_couplings_start_uniform():
     np.testing.assert_allclose(routing(votes, jnp.ones((2, 5)), starts, u=u).c, 1 / 3, rtol=1e-6)
 
 
+def test_the_control_holds_couplings_where_they_start():
+    routing = make_routing("self", uniform=True)
+    assert routing.learned_arrays(5, 3, 4, 2) == {}
+    votes = jnp.asarray(normal(0, 2, 5, 3, 2), jnp.float32)
+    a = jnp.asarray(normal(1, 2, 5), jnp.float32) ** 2
+    held = routing(votes, a, {}, u=jnp.ones((2, 5, 4)))
+    np.testing.assert_allclose(held.a, 1 / 3, rtol=1e-6)
+    means = jnp.einsum("ni,nijd->njd", a, votes) / jnp.sum(a, axis=-1)[:, None, None]
+    np.testing.assert_allclose(held.v, means, rtol=1e-5)
+
+
 def test_summed_windows_are_refused_with_the_remedy():
     below = Capsules(jnp.ones((2, 4, 4, 2, 3)), jnp.ones((2, 4, 4, 2)))
     layer = ConvCaps(3, 4, make_routing("self"), windows="summed")

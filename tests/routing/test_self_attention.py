@@ -90,6 +90,15 @@ def test_the_bias_comes_after_the_softmax_and_weights_may_be_negative():
     np.testing.assert_allclose(biased.v, -(1 - math.exp(-0.5)), rtol=1e-6)
 
 
+def test_the_control_holds_couplings_and_keeps_bias_and_squash():
+    votes = jnp.asarray(normal(0, 2, 5, 3, 2), jnp.float32)
+    bias = jnp.asarray(normal(1, 5, 3), jnp.float32)
+    held = make_routing("self_attention", uniform=True)(votes, jnp.ones((2, 5)), {"bias": bias})
+    np.testing.assert_allclose(held.c, 1 / 3, rtol=1e-6)
+    s = jnp.einsum("ij,nijd->njd", 1 / 3 + bias, votes)
+    np.testing.assert_allclose(held.v, exponential_squash(s), rtol=1e-5)
+
+
 def test_parents_that_are_masked_get_no_vote():
     votes = jnp.asarray(normal(0, 2, 5, 3, 2), jnp.float32)
     mask = jnp.array([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from capsjax.training import make_optimizer, make_schedule
@@ -199,3 +200,31 @@ def test_adam_against_its_equations():
     schedule = make_schedule("constant", 10, **SETTINGS)
     got = first_updates(schedule, gradients, b1=b1, b2=b2, eps=eps)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_sgd_against_its_equations():
+    gradients, momentum, decay, rate = [1.0, -2.0, 0.5], 0.8, 0.05, 0.1
+    constants = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+    optimizer = make_optimizer(
+        lambda step: rate, 10, name="sgd", momentum=momentum, weight_decay=decay, **constants
+    )
+    theta = jnp.array(3.0)
+    state, expected, m = optimizer.init(theta), 3.0, 0.0
+    for gradient in gradients:
+        update, state = optimizer.update(jnp.array(gradient), state, theta)
+        theta = theta + update
+        m = momentum * m + gradient + decay * expected
+        expected -= rate * m
+        np.testing.assert_allclose(theta, expected, rtol=1e-6)
+
+
+def test_without_weight_decay_the_state_is_that_of_adam_alone():
+    schedule = make_schedule("constant", 10, **SETTINGS)
+    state = make_optimizer(schedule, 10, b1=0.9, b2=0.999, eps=1e-8).init(jnp.zeros(2))
+    of_adam = optax.adam(schedule, b1=0.9, b2=0.999, eps=1e-8).init(jnp.zeros(2))
+    assert jax.tree.structure(state) == jax.tree.structure(of_adam)
+
+
+def test_an_unknown_optimizer_names_the_nearest():
+    with pytest.raises(ValueError, match=r"\(optimizer.name\) 'sdg'; did you mean 'sgd'"):
+        make_optimizer(lambda step: 0.1, 2, b1=0.9, b2=0.999, eps=1e-8, name="sdg")

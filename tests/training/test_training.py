@@ -55,8 +55,8 @@ def test_training_differs_with_the_seed_of_the_data_order():
 class Spy(Objective):
     """Reports in place of the margin loss which images a batch holds: the sum of their ids."""
 
-    def parts(self, output, images, labels):
-        parts = super().parts(output, images, labels)
+    def parts(self, output, images, labels, step=None):
+        parts = super().parts(output, images, labels, step)
         return {**parts, "margin": 0.0 * parts["margin"] + jnp.mean(2.0**labels)}
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from capsjax.kernels.conv.depthwise import depthwise_conv2d
 from capsjax.kernels.conv.fourier import conv2d_fourier
 from capsjax.kernels.conv.gathered import conv2d_gathered
 from capsjax.kernels.conv.patches import conv2d_patches, extract_patches
@@ -29,6 +30,7 @@ __all__ = [
     "check_fits",
     "choose_form",
     "conv2d",
+    "depthwise_conv2d",
     "extract_patches",
     "output_size",
 ]
