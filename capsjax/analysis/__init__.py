@@ -1,1 +1,1 @@
-"""The size of a network, and statistics over many trained ones."""
+"""What a trained network does, its size, and statistics over many of them."""

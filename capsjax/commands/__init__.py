@@ -12,6 +12,7 @@ COMMANDS = {
     "visualize": "draw what a trained network has learned",
     "sweep": "train all trials of a sweep",
     "report": "report a sweep as tables and figures",
+    "measure": "measure calibration, couplings and affine images of the best trials of a sweep",
     "table": "set runs side by side",
     "summary": "show the layers, parameters and memory of a config",
     "list": "list the configs and the names that they may use",

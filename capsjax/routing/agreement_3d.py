@@ -54,7 +54,7 @@ def agreement_3d_routing(
     Raises:
       ValueError: as `dynamic_routing`, and for a competition with children that is not over "all".
 
-    Source: Rajasegaran et al. 2019, section 3 and algorithm 1.
+    Source: Rajasegaran et al. 2019.
 
     >>> import jax.numpy as jnp
     >>> import numpy as np

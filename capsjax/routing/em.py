@@ -95,7 +95,7 @@ def em_routing(
         a traced number of rounds with gradient "full" and no `max_iterations`, a `min_var` or
         `min_mass` of 0, or a `damping` that is not a share below 1.
 
-    Source: Hinton et al. 2018, procedure 1; schedule of λ, damping and `min_var` are in their
+    Source: Hinton et al. 2018; schedule of λ, damping and `min_var` are in their
     released code.
 
     >>> em_routing(jnp.ones((2, 6, 3, 4)), jnp.ones((2, 6)), jnp.zeros(3), jnp.zeros(3)).v.shape

@@ -57,7 +57,7 @@ def heinsen_2019_routing(
     Raises:
       ValueError: as `dynamic_routing`.
 
-    Source: Heinsen 2019, "An algorithm for routing capsules in all domains", algorithm 1.
+    Source: Heinsen 2019, "An algorithm for routing capsules in all domains".
 
     >>> votes, betas = jnp.ones((2, 6, 3, 4)), (jnp.ones((6, 3)), jnp.ones((6, 3)))
     >>> heinsen_2019_routing(votes, jnp.ones((2, 6)), *betas).v.shape

@@ -61,7 +61,7 @@ def heinsen_2022_routing(
     Raises:
       ValueError: as `dynamic_routing`.
 
-    Source: Heinsen 2022, "An algorithm for routing vectors in sequences", algorithms 1 and 2.
+    Source: Heinsen 2022, "An algorithm for routing vectors in sequences".
     """
     num_iterations = check_rounds(num_iterations, gradient, max_iterations)
     activations = jnp.where(find_present(votes, competition, mask), activations, 0.0)
@@ -110,7 +110,7 @@ def factored_votes(
       u: poses of the lower capsules, (..., i, p); in the paper divided by the root of their number.
       F_1, F_2, F_bias: (j, p), (p, d) and (j, d).
 
-    Source: Heinsen 2022, section 4.
+    Source: Heinsen 2022.
 
     >>> factored_votes(jnp.ones((6, 5)), jnp.ones((3, 5)), jnp.ones((5, 4)), jnp.ones((3, 4))).shape
     (6, 3, 4)
@@ -128,7 +128,7 @@ def input_activations(
       u: poses of the lower capsules, (..., i, p); in the paper divided by the root of their number.
       A, A_bias: (i, p) and (i,).
 
-    Source: Heinsen 2022, section 4.
+    Source: Heinsen 2022.
 
     >>> input_activations(jnp.ones((2, 5)), jnp.zeros((2, 5)), jnp.zeros(2)).tolist()
     [0.5, 0.5]

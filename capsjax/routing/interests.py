@@ -19,7 +19,7 @@ def count_interests(num_items: Int[Array, "*batch"], most: int) -> Int[Array, "*
       num_items: number n of items of each history.
       most: number K of upper capsules.
 
-    Source: Li et al. 2019, section 4.3.
+    Source: Li et al. 2019.
 
     >>> count_interests(jnp.array([1, 3, 8, 16]), 4).tolist()
     [1, 1, 3, 4]
@@ -55,7 +55,7 @@ def multi_interest_routing(
     Returns:
       Routed(v, a, c, logits): the interests (..., j, d), and the rest as `dynamic_routing` does.
 
-    Source: Li et al. 2019, section 4.3 ("B2I dynamic routing") and algorithm 1.
+    Source: Li et al. 2019 ("B2I dynamic routing").
 
     >>> u, mask = jnp.ones((2, 5, 4)), jnp.array([[1.0] * 5, [1.0] * 2 + [0.0] * 3])
     >>> multi_interest_routing(u, jnp.eye(4), mask, jax.random.key(0), 3).v.shape

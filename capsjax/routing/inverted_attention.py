@@ -60,7 +60,7 @@ def inverted_attention_routing(
     Raises:
       ValueError: as `dynamic_routing`.
 
-    Source: Tsai et al. 2020, section 3, procedures 1 and 2.
+    Source: Tsai et al. 2020.
 
     >>> inverted_attention_routing(jnp.ones((2, 6, 3, 4))).v.shape
     (2, 3, 4)

@@ -46,7 +46,7 @@ def self_routing(
     Returns:
       Routed(v, a, c, logits): upper poses, activations, couplings and logits b.
 
-    Source: Hahn et al. 2019, section 3.
+    Source: Hahn et al. 2019.
 
     >>> votes, u = jnp.ones((2, 6, 3, 4)), jnp.ones((2, 6, 5))
     >>> routed = self_routing(votes, jnp.ones((2, 6)), u, jnp.zeros((6, 3, 5)), jnp.zeros((6, 3)))
@@ -68,9 +68,18 @@ def self_routing(
 
 @dataclasses.dataclass(frozen=True)
 class SelfRouting:
-    """`self_routing` as a value: it has no settings, and learns the layers of the couplings."""
+    """`self_routing` as a value: its setting, and the layers of the couplings that it learns.
+
+    Attributes:
+      uniform: hold the couplings at 1/J, where they start, and learn nothing: the control. All
+        activations are then equal, so that it needs a readout of poses.
+    """
+
+    uniform: bool = False
 
     def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
+        if self.uniform:
+            return {}
         return {
             "W_r": LearnedArray((i, j, p), jax.nn.initializers.zeros),
             "b_r": LearnedArray((i, j), jax.nn.initializers.zeros),
@@ -92,6 +101,9 @@ class SelfRouting:
                 "self-routing needs the lower poses u, which windows='summed' does not have: "
                 "use windows='gathered'"
             )
+        if self.uniform:
+            i, j = votes.shape[-3:-1]
+            learned = {"W_r": jnp.zeros((i, j, u.shape[-1])), "b_r": jnp.zeros((i, j))}
         return self_routing(
             votes,
             activations,

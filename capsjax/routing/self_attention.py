@@ -20,6 +20,7 @@ def self_attention_routing(
     bias: Float[Array, "i j"] | None = None,
     *,
     dimensions: int | None = None,
+    uniform: bool = False,
     eps: float = 1e-7,
     competition: Competition = DENSE,
     mask: Float[Array, "*batch i"] | None = None,
@@ -31,8 +32,8 @@ def self_attention_routing(
         s_j = Σ_i (c_ij + bias_ij) û_ij;  v_j = (1 - exp(-|s_j|)) s_j / |s_j|
 
     The sum over k includes i itself. The bias comes after the softmax, so that the weights of a
-    vote need not sum to 1. There is one pass, and its gradient is not stopped anywhere; the control
-    without agreement is `uniform_routing`, whose squash is another.
+    vote need not sum to 1. There is one pass, and its gradient is not stopped anywhere. The control
+    is `uniform`: couplings held at 1/J, with the same bias and squash.
 
     Differs from the paper by `dimensions`: the paper divides by √p, the released code by √d.
 
@@ -40,22 +41,27 @@ def self_attention_routing(
       votes: prediction vectors û, (..., i, j, d).
       bias: added to the couplings, (i, j); the paper's "log prior".
       dimensions: logits are divided by its root; None for d.
+      uniform: hold the logits at 0, whatever the votes are.
       eps: as in `safe_norm`, for the activations.
       competition, mask, parent_mask: as in `dynamic_routing`.
 
     Returns:
       Routed(v, a, c, logits): upper poses, their lengths, and couplings before the bias is added.
 
-    Source: Mazzia et al. 2021, section "Self-attention routing".
+    Source: Mazzia et al. 2021.
 
     >>> self_attention_routing(jnp.ones((2, 6, 3, 4))).v.shape
     (2, 3, 4)
     """
     present = find_present(votes, competition, mask)
     votes = jnp.where(present[..., None, None], votes, 0.0)
-    # The sum over k first: no array has two axes of lower capsules.
-    total = jnp.sum(votes, axis=-3)
-    b = jnp.einsum("...ijd,...jd->...ij", votes, total) / math.sqrt(dimensions or votes.shape[-1])
+    if uniform:
+        b = jnp.zeros_like(votes[..., 0])
+    else:
+        # The sum over k first: no array has two axes of lower capsules.
+        total = jnp.sum(votes, axis=-3)
+        scale = math.sqrt(dimensions or votes.shape[-1])
+        b = jnp.einsum("...ijd,...jd->...ij", votes, total) / scale
     c = competition.couplings(b, mask=mask, parent_mask=parent_mask)
     weights = c if bias is None else c + add_leading_axes(bias, c.ndim)
     if parent_mask is not None:
@@ -72,11 +78,12 @@ class SelfAttentionRouting:
       scale_by: the logits are divided by the root of the dimensions of the "upper" poses, as in the
         released code, or of the "lower" ones, as in the paper.
       use_bias: learn a bias (i, j) that is added to the couplings; it starts at 0.
-      eps: as in `self_attention_routing`.
+      uniform, eps: as in `self_attention_routing`.
     """
 
     scale_by: Literal["upper", "lower"] = "upper"
     use_bias: bool = True
+    uniform: bool = False
     eps: float = 1e-7
 
     def __post_init__(self):
@@ -109,6 +116,7 @@ class SelfAttentionRouting:
             votes,
             learned.get("bias"),
             dimensions=u.shape[-1] if self.scale_by == "lower" else None,
+            uniform=self.uniform,
             eps=self.eps,
             competition=competition,
             mask=mask,

@@ -114,7 +114,7 @@ def vb_routing(
         `covariance` or `activation`, a traced number of rounds with gradient "full" and no
         `max_iterations`, or a prior that is none.
 
-    Source: De Sousa Ribeiro et al. 2020, algorithm 1; the posterior is Bishop 2006, section 10.2.
+    Source: De Sousa Ribeiro et al. 2020; the posterior is that of Bishop 2006.
 
     >>> vb_routing(jnp.ones((2, 6, 3, 4)), jnp.ones((2, 6))).v.shape
     (2, 3, 4)

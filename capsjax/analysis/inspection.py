@@ -1,0 +1,73 @@
+"""A look at a trained network on a part of the data: scores, and the entropy of its couplings."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+from jaxtyping import Array, Float
+
+from capsjax.analysis.calibration import SCORES
+from capsjax.analysis.couplings import relative_entropy
+from capsjax.data.augment import to_float
+from capsjax.kernels.chunks import join, split
+from capsjax.kernels.compute import Compute
+from capsjax.layers.readout import name_of_readout
+from capsjax.models import look_inside
+from capsjax.registry import look_up
+from capsjax.training.evaluation import images_at_once
+
+
+class Inspection(NamedTuple):
+    """What a network makes of images.
+
+    Attributes:
+      scores: class scores, (n, k).
+      entropies: `relative_entropy` of the couplings, (n,), by the name of the layer.
+    """
+
+    scores: Float[Array, "n k"]
+    entropies: dict[str, Float[Array, "n"]]
+
+
+def make_inspect(
+    model: Any, compute: Compute, batch_size: int = 0
+) -> Callable[[dict, Array], Inspection]:
+    """Make a function that inspects a network, a compiled program for all its parameters.
+
+    Args:
+      model: a network.
+      compute: how it is computed.
+      batch_size: images at once; 0 for what suits the device.
+
+    Returns:
+      A function (variables, images) -> Inspection; images are uint8, (n, h, w, c).
+    """
+
+    def inspect(variables: dict, images: Array) -> Inspection:
+        def one_batch(batch: Array) -> Inspection:
+            output, layers = look_inside(model, variables, to_float(batch))
+            couplings = {
+                name: values["couplings"]
+                for name, values in layers.items()
+                if "couplings" in values
+            }
+            return Inspection(output.scores, jax.tree.map(relative_entropy, couplings))
+
+        size = min(batch_size or images_at_once(), len(images))
+        parts = lax.map(one_batch, split(images, size))
+        return jax.tree.map(lambda x: join(x, len(images)), parts)
+
+    return jax.jit(compute.in_precision(inspect))
+
+
+def kind_of_scores(model: Any) -> str:
+    """Return what the scores of a network are: "probability" or "logit", see `calibration`.
+
+    Raises:
+      ValueError: for a readout of which that is not known.
+    """
+    if not hasattr(model, "readout"):  # a network without capsules
+        return "logit"
+    name = name_of_readout(model.readout, model.routing)
+    return look_up(SCORES, name, "readout (capsjax.analysis.calibration.SCORES)")
