@@ -10,7 +10,7 @@ labels (n, 10) of 0 and 1, for `smallnorb` stereo pairs (n, 48, 48, 2).
 
 Published errors (Mazzia et al. 2021): MNIST 0.26 %, mean of several networks; smallNORB 2.54 %;
 MultiMNIST 5.1 %. An independent run of their setting on MNIST, the best of its last ten epochs on
-the test set: 0.42 %. Ours are in RESULTS.md.
+the test set: 0.42 %. No full run of ours has been made yet.
 
 The recipe is that of the released code: Adam, 5e-4 times 0.97 at each epoch and not below 5e-5,
 150 epochs of batches of 16, margin loss + 0.392 MSE. Not built yet, for MNIST: rotations by up to

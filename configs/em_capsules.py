@@ -11,7 +11,7 @@
 
 Published errors (Hinton et al. 2018): smallNORB 1.8 %, 1.4 % as the mean of 13 crops, and 2.2 % for
 the smaller network; MNIST 0.44 %. The best independent error on smallNORB is 4.6 %, of the smaller
-network with 2 rounds. Ours are in RESULTS.md.
+network with 2 rounds. No full run of ours has been made yet.
 
 The paper gives no initial values, and no schedules of margin and inverse temperature in numbers.
 The initial values, the inverse temperature, the scale of the coordinates and the decay of the

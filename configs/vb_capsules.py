@@ -8,7 +8,7 @@
 their start.
 
 Published errors on smallNORB: 1.3 % for three layers of capsules, in the released code of De Sousa
-Ribeiro et al. 2020; 4.3 % in an independent run of it. Ours are in RESULTS.md.
+Ribeiro et al. 2020; 4.3 % in an independent run of it. No full run of ours has been made yet.
 
 The recipe is that of the released code: Adam with a constant rate of 0.001, batches of 128, 300
 epochs (here 30, as MNIST has no published recipe). The cross-entropy takes activations, which are

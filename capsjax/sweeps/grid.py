@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from capsjax.config.tagged import resolved
+from capsjax.config.tagged import TAGGED, resolved
 from capsjax.registry import look_up, suggest
 from capsjax.runs.workdir import flatten
 
@@ -146,7 +146,9 @@ def _check_factors(sweep: ConfigDict) -> None:
 def _check_field(base: ConfigDict, field: str, value: Any, where: str) -> None:
     known = flatten(base.to_dict())
     if field not in known:
-        raise ValueError(f"{where}: no config field {field!r}; {suggest(field, known)}")
+        # A component that the base does not name is suggested only where the field names it.
+        likely = flatten(resolved(base)) if field.rpartition(".")[0] in TAGGED else known
+        raise ValueError(f"{where}: no config field {field!r}; {suggest(field, likely)}")
     if field in ("seed", "name"):
         raise ValueError(f"{where}: {field} is set by the sweep itself (num_seeds)")
     default = known[field]

@@ -20,5 +20,5 @@ def test_a_step_holds_parameters_moments_and_data():
 def test_labels_of_several_classes_are_counted_too():
     config = tiny_config(task__name="multilabel")
     built = build(config, (8, 8, 1), 10, 128)
-    assert len(layers_of(built)) == 4
+    assert len(layers_of(built)) == 5
     assert size_of_step(config, built, 128).data_bytes == 128 * (8 * 8 + 4 * 10)

@@ -34,6 +34,8 @@ from capsjax.runs.environment import machine_memory
 from capsjax.training.build import build
 from tests.tiny import ROOT
 
+pytestmark = pytest.mark.ci
+
 # A whole network for images of 14x12 pixels.
 TINY = {
     "model.conv.features": 6,
@@ -607,7 +609,6 @@ def test_an_existing_file_is_refused_before_anything_is_measured(tmp_path, monke
         benchmark.main()
 
 
-@pytest.mark.ci
 def test_a_wrong_section_is_one_line_with_the_nearest():
     command = [sys.executable, "experiments/benchmark.py", "--sections=compar"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

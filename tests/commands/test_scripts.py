@@ -72,6 +72,7 @@ def test_evaluation_without_a_mistake_draws_all_the_same(predictor, test_part, t
     assert_is_a_picture(tmp_path / "mistakes.png")
 
 
+@pytest.mark.ci
 def test_a_network_without_capsules_is_evaluated_and_drawn(convnet_run, test_part, tmp_path):
     workdir, summary = convnet_run
     predictor = load_predictor(workdir)

@@ -81,6 +81,7 @@ def test_what_is_wrong_with_it_is_printed_as_the_page_shows(files_of_own, capsys
     assert "\n".join(capsys.readouterr().out.splitlines()[:5]) in page
 
 
+@pytest.mark.ci
 def test_it_is_swept_and_its_temperature_is_data_of_one_program(files_of_own, tmp_path, capsys):
     sweep = made_tiny(load_config(files_of_own / "weighted_sweep.py"))
     with sweep.unlocked():
@@ -92,6 +93,7 @@ def test_it_is_swept_and_its_temperature_is_data_of_one_program(files_of_own, tm
     assert len(populations) == 2, "one for each algorithm"
 
 
+@pytest.mark.ci
 def test_a_network_of_ones_own_in_linen_and_nnx():
     names = {}
     for block in blocks_of("docs/own_network.md"):

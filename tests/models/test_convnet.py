@@ -208,6 +208,7 @@ def test_memorises_one_batch():
     assert means_of(sums)["accuracy"] == 1.0
 
 
+@pytest.mark.ci
 def test_a_member_of_a_population_is_the_single_run():
     configs = [
         tiny_convnet_config(),

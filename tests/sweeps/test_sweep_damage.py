@@ -14,6 +14,8 @@ from capsjax.sweeps import run as sweep
 from tests.npz_digits import DIGITS, TEST, save_digits
 from tests.tiny import tiny_config
 
+pytestmark = pytest.mark.ci
+
 
 def make_config(file, num_seeds=1):
     """Two trials in one program, on a file."""

@@ -16,8 +16,9 @@ from capsjax.training.population import structure_of
 from tests.tiny import ROOT
 
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("[a-z]*.py"))
-SIZED = [(path, size) for path in SWEEPS for size in ("full", "small") if path.stem != "digits"]
-ALL = [*SIZED, (ROOT / "configs" / "sweeps" / "digits.py", None)]
+# What may stand behind the colon: mostly a size.
+ARGUMENTS = {"digits": (None,), "routing": ("native", "common")}
+ALL = [(path, each) for path in SWEEPS for each in ARGUMENTS.get(path.stem, ("full", "small"))]
 each_sweep = pytest.mark.parametrize(
     ("path", "size"), ALL, ids=[f"{path.stem}-{size}" for path, size in ALL]
 )
@@ -114,7 +115,10 @@ def test_more_mistakes():
 
 @pytest.mark.parametrize(
     ("path", "size"),
-    [pytest.param(*each, marks=[pytest.mark.long] if each[1] == "full" else []) for each in ALL],
+    [
+        pytest.param(*each, marks=[] if each[1] in (None, "small") else [pytest.mark.long])
+        for each in ALL
+    ],
 )
 def test_one_step_of_every_structure(path, size):
     image_shape = (8, 8, 1) if path.stem == "digits" else (28, 28, 1)
