@@ -2,7 +2,7 @@
 
     python tests/faults/kill.py --kills=20
 
-A run of a few hundred steps gets `kill -9` after a random time, between the start of Python and a
+A run of 240 steps gets `kill -9` after a random time, between the start of Python and a
 little after the time that the whole run takes, and is started again, until it is finished. Then
 its parameters and all numbers of its metrics are compared, bit for bit, with those of a run that
 was left alone. The table counts the kills by what the run had reached. The exit status is 1 if a
@@ -22,6 +22,8 @@ from tqdm import tqdm
 
 from tests.run_processes import LONG, assert_same_run, start
 
+# As long as it takes to start, with a checkpoint every few steps.
+RUN = {**LONG, "train__epochs": 60}
 # What a run had reached when it was killed, and the file that shows it, the latest first.
 REACHED = {
     "finished, ending": "summary.json",
@@ -53,7 +55,7 @@ def kill_until_finished(workdir: Path, seconds: float, rng: random.Random) -> li
     """
     kills = []
     while True:
-        process = start(workdir, **LONG)
+        process = start(workdir, **RUN)
         try:
             output, _ = process.communicate(timeout=rng.uniform(0.0, 1.2 * seconds))
         except subprocess.TimeoutExpired:
@@ -77,7 +79,7 @@ def main() -> None:
     ):
         alone = Path(folder) / "alone"
         started = time.monotonic()
-        output, _ = start(alone, **LONG).communicate()
+        output, _ = start(alone, **RUN).communicate()
         assert (alone / "summary.json").exists(), output
         seconds = time.monotonic() - started
         while len(kills) < options.kills:
