@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from capsjax.kernels.conv import FORMS
+from capsjax.kernels.conv import FORMS, choose_form
 from capsjax.products import OPERAND_TYPES, OperandType
 from capsjax.registry import look_up
 
@@ -78,6 +78,10 @@ class Compute:
         """Return the settings of one convolution, with its own form or that of all."""
         forms = self._forms()
         return dataclasses.replace(self, conv=forms.get("", forms.get(name, "auto")))
+
+    def form_of(self, x: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> str:
+        """Return the form of one convolution of given shapes, with "auto" resolved as by conv2d."""
+        return choose_form(x, kernel, stride) if self.conv == "auto" else self.conv
 
     def recomputes_votes(self, routing) -> bool:
         """Return whether a routing algorithm recomputes its votes: the one place that decides.

@@ -7,7 +7,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from capsjax.kernels.compute import Compute
-from capsjax.kernels.conv import check_fits, choose_form, output_size
+from capsjax.kernels.conv import check_fits, output_size
 from capsjax.layers import Conv, ConvCaps, Decoder, DenseCaps, PrimaryCaps
 from capsjax.layers.readout import make_readout
 from capsjax.models.images import check_images
@@ -108,12 +108,12 @@ class CapsNet(nn.Module):
 
     def chosen_forms(self, batch_size: int) -> dict[str, str]:
         """Return what "auto" means on this machine: forms of convolutions and votes, and dtype."""
-        forms = {}
-        for name, settings, image, kernel in self._convolutions():
-            form = settings.get("compute", Compute()).conv
-            if form == "auto":
-                form = choose_form((batch_size, *image), kernel, settings["stride"])
-            forms[name] = form
+        forms = {
+            name: settings.get("compute", Compute()).form_of(
+                (batch_size, *image), kernel, settings["stride"]
+            )
+            for name, settings, image, kernel in self._convolutions()
+        }
         compute = self.class_caps.get("compute", Compute())
         recomputed = compute.recomputes_votes(self.routing)
         votes = "recomputed" if recomputed else "held"

@@ -7,7 +7,6 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from capsjax.initializers import make_initializer
-from capsjax.kernels.conv import choose_form
 from capsjax.layers import Conv, Dropout, Pool
 from capsjax.models.images import check_images
 from capsjax.models.output import Output
@@ -107,10 +106,9 @@ class ConvNet(nn.Module):
             kernel, features = convolution["kernel_size"], convolution["features"]
             border = kernel - 1 if convolution["padded"] else 0
             image = (batch_size, h + border, w + border, c)
-            form = convolution["compute"].conv
-            if form == "auto":
-                form = choose_form(image, (kernel, kernel, c, features), 1)
-            forms[f"conv_{index}"] = form
+            forms[f"conv_{index}"] = convolution["compute"].form_of(
+                image, (kernel, kernel, c, features), 1
+            )
             h, w, c = image[1] - kernel + 1, image[2] - kernel + 1, features
             if self._is_pooled(index):
                 grid = make_grid((h, w), self._pooling()["window"], None, self.pool["padding"])

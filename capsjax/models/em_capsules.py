@@ -29,8 +29,8 @@ def make_em_capsules(
 ) -> MatrixCapsules:
     """Make the network of Hinton et al. 2018 from the sub-dicts of a config.
 
-    `class_caps` has those settings of EM routing that differ there; they say nothing to other
-    routing algorithms.
+    `class_caps` has those settings of EM routing that differ there; other routing
+    algorithms do without them.
     """
     del task  # there is no decoder that needs classes
     layers = make_routing(routing["name"], **settings_in(routing, ROUTING))

@@ -8,7 +8,6 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from capsjax.kernels.compute import Compute
-from capsjax.kernels.conv import choose_form
 from capsjax.layers import ConvCaps, DenseCaps, PrimaryCaps
 from capsjax.layers.readout import make_readout
 from capsjax.layers.residual import ResidualNet
@@ -110,16 +109,13 @@ class InvertedAttention(nn.Module):
         forms, image = {}, self.image_shape
         for each in ResidualNet(**self.backbone, parent=None).convolutions(self.image_shape):
             kernel = (each.kernel_size, each.kernel_size, each.image[-1], each.features)
-            form = self.backbone["compute"].of_layer(each.name).conv
-            if form == "auto":
-                form = choose_form((batch_size, *each.padded_image), kernel, each.stride)
+            compute = self.backbone["compute"].of_layer(each.name)
+            form = compute.form_of((batch_size, *each.padded_image), kernel, each.stride)
             forms[each.name], image = form, each.output
-        form = self.primary_caps["compute"].conv
-        if form == "auto":
-            features = self.primary_caps["types"] * self.primary_caps["pose_size"]
-            form = choose_form((batch_size, *image), (1, 1, image[-1], features), 1)
-        dtype = self.primary_caps["compute"].chosen_dtype
-        return {**forms, "primary_caps": form, "dtype": dtype}
+        compute = self.primary_caps["compute"]
+        features = self.primary_caps["types"] * self.primary_caps["pose_size"]
+        form = compute.form_of((batch_size, *image), (1, 1, image[-1], features), 1)
+        return {**forms, "primary_caps": form, "dtype": compute.chosen_dtype}
 
 
 def make_inverted_attention(

@@ -8,7 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from capsjax.kernels.compute import Compute
-from capsjax.kernels.conv import check_fits, choose_form, output_size
+from capsjax.kernels.conv import check_fits, output_size
 from capsjax.layers import Conv, ConvCaps, DenseCaps
 from capsjax.layers.capsule_norm import CapsuleNorm
 from capsjax.layers.coordinates import Centres, make_coordinates
@@ -130,12 +130,9 @@ class MatrixCapsules(nn.Module):
             ("primary_caps", self.primary_caps, primary),
         ):
             kernel, stride = settings["kernel_size"], settings["stride"]
-            form = settings["compute"].conv
-            if form == "auto":
-                form = choose_form(
-                    (batch_size, *image), (kernel, kernel, image[-1], features), stride
-                )
-            forms[name] = form
+            forms[name] = settings["compute"].form_of(
+                (batch_size, *image), (kernel, kernel, image[-1], features), stride
+            )
             image = (*(output_size(size, kernel, stride) for size in image[:2]), features)
         return {**forms, "dtype": self.conv["compute"].chosen_dtype}
 

@@ -139,7 +139,7 @@ def forms_of_last_start(workdir):
 def test_a_run_goes_on_with_the_forms_of_its_first_start(stopped, monkeypatch, capsys):
     workdir, config = stopped
     first = forms_of_last_start(workdir)
-    monkeypatch.setattr("capsjax.models.capsnet.choose_form", lambda *_: "lax")
+    monkeypatch.setattr("capsjax.kernels.compute.choose_form", lambda *_: "lax")
     compiled = []
 
     def watched(config, built, *arguments):

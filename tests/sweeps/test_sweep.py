@@ -218,7 +218,7 @@ def test_a_population_goes_on_with_the_forms_of_its_start(interrupted, monkeypat
     (folder,) = (workdir / "populations").iterdir()
     stored = json.loads((folder / "forms.json").read_text())
     assert stored.keys() == {"backend", "population", "forms", "members", "sha256"}
-    monkeypatch.setattr("capsjax.models.capsnet.choose_form", lambda *_: "lax")
+    monkeypatch.setattr("capsjax.kernels.compute.choose_form", lambda *_: "lax")
     made, members = [], Members.__init__
 
     def watched(self, *arguments):
