@@ -65,3 +65,14 @@ def check_rounds(
     if max_iterations is not None and rounds > max_iterations:
         raise ValueError(f"num_iterations is at most max_iterations={max_iterations}, not {rounds}")
     return rounds
+
+
+def settle_rounds(algorithm: Any) -> None:
+    """Check the rounds of a frozen dataclass of settings when it is made, see `check_rounds`.
+
+    Args:
+      algorithm: has num_iterations, gradient and max_iterations; num_iterations becomes a Python
+        integer unless it is a traced value, because arrays are not hashable.
+    """
+    rounds = check_rounds(algorithm.num_iterations, algorithm.gradient, algorithm.max_iterations)
+    object.__setattr__(algorithm, "num_iterations", rounds)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import EpsPlacement
-from capsjax.rounds import check_rounds
+from capsjax.rounds import settle_rounds
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import Gradient, dynamic_routing, learned_bias
 
@@ -104,9 +104,7 @@ class Agreement3DRouting:
     TRACED = ("num_iterations",)
 
     def __post_init__(self):
-        # A Python integer where possible: arrays are not hashable.
-        rounds = check_rounds(self.num_iterations, self.gradient, self.max_iterations)
-        object.__setattr__(self, "num_iterations", rounds)
+        settle_rounds(self)
 
     def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
         return learned_bias(self.use_bias, self.bias_init, j, d)

@@ -14,7 +14,7 @@ from capsjax.kernels.routing import dynamic_routing_from_poses
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import EpsPlacement, SquashName, make_squash, safe_norm
 from capsjax.products import OperandType
-from capsjax.rounds import check_rounds, repeat_rounds
+from capsjax.rounds import check_rounds, repeat_rounds, settle_rounds
 from capsjax.routing.competition import DENSE, Competition
 
 Gradient = Literal["stop", "full"]
@@ -153,9 +153,7 @@ class DynamicRouting:
     TRACED = ("num_iterations",)
 
     def __post_init__(self):
-        # A Python integer where possible: arrays are not hashable.
-        rounds = check_rounds(self.num_iterations, self.gradient, self.max_iterations)
-        object.__setattr__(self, "num_iterations", rounds)
+        settle_rounds(self)
 
     def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
         return learned_bias(self.use_bias, self.bias_init, j, d)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from capsjax.notation import LearnedArray, Routed
-from capsjax.rounds import check_rounds
+from capsjax.rounds import settle_rounds
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import Gradient
 from capsjax.routing.mixture import fit_mixture, in_single_precision, sum_over_children
@@ -196,9 +196,7 @@ class EMRouting:
     TRACED = ("num_iterations", "final_lambda", "min_var", "min_mass", "damping")
 
     def __post_init__(self):
-        # A Python integer where possible: arrays are not hashable.
-        rounds = check_rounds(self.num_iterations, self.gradient, self.max_iterations)
-        object.__setattr__(self, "num_iterations", rounds)
+        settle_rounds(self)
         _check_numbers(
             min_var=self.min_var,
             min_mass=self.min_mass,

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from capsjax.notation import LearnedArray, Routed
-from capsjax.rounds import check_rounds
+from capsjax.rounds import settle_rounds
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import Gradient
 from capsjax.routing.heinsen_2019 import heinsen_2019_routing
@@ -58,9 +58,7 @@ class HeinsenRouting:
             raise ValueError(f"votes are those of the 'layer' or 'factored', not {self.votes!r}")
         if self.votes == "factored" and self.version == 2019:
             raise ValueError("factored votes are those of version 2022: use votes='layer'")
-        # A Python integer where possible: arrays are not hashable.
-        rounds = check_rounds(self.num_iterations, self.gradient, self.max_iterations)
-        object.__setattr__(self, "num_iterations", rounds)
+        settle_rounds(self)
 
     def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
         zeros, normal = jax.nn.initializers.zeros, jax.nn.initializers.normal

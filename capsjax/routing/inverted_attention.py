@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import standardize
-from capsjax.rounds import check_rounds
+from capsjax.rounds import check_rounds, settle_rounds
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import Gradient
 from capsjax.routing.parts import add_leading_axes, refine_couplings
@@ -116,9 +116,7 @@ class InvertedAttentionRouting:
     readout = "linear"
 
     def __post_init__(self):
-        # A Python integer where possible: arrays are not hashable.
-        rounds = check_rounds(self.num_iterations, self.gradient, self.max_iterations)
-        object.__setattr__(self, "num_iterations", rounds)
+        settle_rounds(self)
 
     def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
         if d == 1:

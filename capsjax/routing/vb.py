@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from capsjax.notation import LearnedArray, Routed
 from capsjax.registry import look_up
-from capsjax.rounds import check_rounds
+from capsjax.rounds import settle_rounds
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import Gradient
 from capsjax.routing.mixture import fit_mixture, in_single_precision, sum_over_children
@@ -269,9 +269,7 @@ class VBRouting:
     TRACED = ("num_iterations", "alpha_0", "kappa_0", "m_0", "psi_0", "nu_above_d")
 
     def __post_init__(self):
-        # A Python integer where possible: arrays are not hashable.
-        rounds = check_rounds(self.num_iterations, self.gradient, self.max_iterations)
-        object.__setattr__(self, "num_iterations", rounds)
+        settle_rounds(self)
         priors = (self.alpha_0, self.kappa_0, self.psi_0, self.nu_above_d)
         _check(self.covariance, self.activation, *priors)
 
