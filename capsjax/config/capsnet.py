@@ -4,6 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from capsjax.config.sections import add_compute, add_margin_loss
 from capsjax.config.tagged import add_components
 from capsjax.config.training import add_training_fields
 
@@ -106,25 +107,9 @@ def make_paper() -> ConfigDict:
     # Initial values of its biases.
     decoder.bias_init = "zeros"
 
-    compute = model.compute = ConfigDict()
-    # Operand type of convolutions and votes: "float32"; "bfloat16", faster where the machine has
-    # instructions for it; "tf32", on a GPU; or "auto", the fastest. All else is always float32.
-    compute.dtype = "float32"
-    # Form of the convolutions: "auto" or a name of `capsjax.kernels.conv.FORMS`, for all of them
-    # or for each by layer name, such as "conv:gathered,primary_caps:fourier".
-    compute.conv = "auto"
-    # Whether votes are "held" in memory or "recomputed" where routing needs them, or "auto".
-    compute.votes = "auto"
+    add_compute(model, votes=True)
 
-    margin_loss = config.margin_loss = ConfigDict()
-    # A present class costs nothing above this length.
-    margin_loss.m_plus = 0.9
-    # An absent class costs nothing below this length.
-    margin_loss.m_minus = 0.1
-    # Weight of the absent classes.
-    margin_loss.down_weight = 0.5
-    # Reduction over classes, then the batch: "sum", "mean" or "batch_sum" (see `capsjax.losses`).
-    margin_loss.reduction = "sum"
+    add_margin_loss(config)
 
     reconstruction_loss = config.reconstruction_loss = ConfigDict()
     # Reduction over pixels, then the batch: the same names.

@@ -4,6 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from capsjax.config.sections import add_compute
 from capsjax.config.tagged import add_components
 from capsjax.config.training import add_training_fields
 
@@ -61,12 +62,7 @@ def make_capsule_pooling() -> ConfigDict:
     # Dropout rate after each dense layer.
     dropout.dense = (0.3,)
 
-    compute = model.compute = ConfigDict()
-    # Operand type of convolutions: "float32", "bfloat16", "tf32" or "auto". All else is float32.
-    compute.dtype = "float32"
-    # Form of the convolutions: "auto" or a name of `capsjax.kernels.conv.FORMS`, for all of them
-    # or for each by layer name, such as "conv_0:gathered,conv_1:phases".
-    compute.conv = "auto"
+    add_compute(model)
 
     loss_weights = config.loss_weights = ConfigDict()
     # Weight of the cross-entropy.

@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from capsjax.config.sections import add_compute
 from capsjax.config.tagged import add_components
 from capsjax.config.training import add_training_fields
 
@@ -122,12 +123,7 @@ def add_matrix_capsules(model: ConfigDict) -> None:
     # Entries of a vote that the coordinates of row and column are added to.
     class_caps.entries = (3, 7)
 
-    compute = model.compute = ConfigDict()
-    # Operand type of convolutions: "float32", "bfloat16", "tf32" or "auto". All else is float32.
-    compute.dtype = "float32"
-    # Form of the convolutions: "auto" or a name of `capsjax.kernels.conv.FORMS`, for all of them
-    # or for each by layer name, such as "conv:gathered,primary_caps:patches".
-    compute.conv = "auto"
+    add_compute(model)
 
 
 PRESETS: dict[str, dict[str, Any]] = {"em_capsules": {}}

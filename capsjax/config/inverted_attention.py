@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from capsjax.config.sections import add_compute
 from capsjax.config.tagged import add_components
 from capsjax.config.training import add_training_fields
 
@@ -82,12 +83,7 @@ def make_cifar10() -> ConfigDict:
     model.routing = ConfigDict()
     add_components(model.routing, "model.routing", "inverted_attention")
 
-    compute = model.compute = ConfigDict()
-    # Operand type of convolutions: "float32", "bfloat16", "tf32" or "auto". All else is float32.
-    compute.dtype = "float32"
-    # Form of the convolutions: "auto" or a name of `capsjax.kernels.conv.FORMS`, for all of them
-    # or for each by layer name, such as "stem:gathered,primary_caps:patches".
-    compute.conv = "auto"
+    add_compute(model)
 
     loss_weights = config.loss_weights = ConfigDict()
     # Weight of the cross-entropy.
