@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from capsjax.benchmarks import jax_cases
+from capsjax.benchmarks import jax_cases, rows
 from capsjax.benchmarks.machine import others_line
 from capsjax.benchmarks.settings import Settings
 from capsjax.benchmarks.timing import Case, Effort, Prepared, first_call, measure, median
@@ -22,7 +22,8 @@ TITLES = {"single": "runs of their own", "map": "one program, in turn", "vmap": 
 def run(section: dict[str, Any], settings: Settings) -> None:
     """Measure, filling the section on the way, so that an interruption loses nothing."""
     section |= {"trials": TRIALS, "batch_size": BATCH_SIZE, "rows": []}
-    config = jax_cases.bench_config(NETWORK, {}, {"train.batch_size": BATCH_SIZE})
+    compute = rows.default_row(settings.device).compute
+    config = jax_cases.bench_config(NETWORK, compute, {"train.batch_size": BATCH_SIZE})
     prepares = {
         # One stands for all eight: a separate run does not depend on the others.
         "single": functools.partial(

@@ -54,7 +54,7 @@ def _choose(levels: Point, by_level: Mapping[str, Sequence[Trial]], num_seeds: i
             errors[level] = sum(result.error_percent for result in results)
     if not errors:
         return Arm(levels, None, ())
-    # Of equal ones the first.
+    # The first of equal ones.
     chosen = min(errors, key=errors.get)
     return Arm(levels, chosen, tuple(sorted(by_level[chosen], key=lambda trial: trial.seed)))
 
