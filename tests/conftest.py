@@ -37,6 +37,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 sys.path.insert(0, str(ROOT))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def the_same_number_type_on_all_machines():
+    """The default number type is the machine's fastest; tests compare numbers of float32."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("capsjax.kernels.compute.fastest_dtype", lambda: "float32")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def private_directories(monkeypatch, tmp_path):
     """No test reads or writes the user's data sets and caches."""

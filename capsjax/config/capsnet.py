@@ -107,7 +107,7 @@ def make_paper() -> ConfigDict:
     # Initial values of its biases.
     decoder.bias_init = "zeros"
 
-    add_compute(model, votes=True)
+    add_compute(model, dtype="auto", votes=True)
 
     add_margin_loss(config)
 

@@ -62,7 +62,7 @@ def make_capsule_pooling() -> ConfigDict:
     # Dropout rate after each dense layer.
     dropout.dense = (0.3,)
 
-    add_compute(model)
+    add_compute(model, dtype="auto")
 
     loss_weights = config.loss_weights = ConfigDict()
     # Weight of the cross-entropy.

@@ -3,17 +3,19 @@
 from ml_collections import ConfigDict
 
 
-def add_compute(model: ConfigDict, *, votes: bool = False) -> None:
+def add_compute(model: ConfigDict, *, dtype: str = "float32", votes: bool = False) -> None:
     """Add the section `compute`, see `capsjax.kernels.compute.Compute`.
 
     Args:
       model: the section `model`.
+      dtype: default of the number type; "auto" for networks that were shown to train as well in
+        bfloat16 (RESULTS.md, "Number types").
       votes: whether the network can do without held votes.
     """
     compute = model.compute = ConfigDict()
     # Operand type of convolutions and votes: "float32"; "bfloat16", faster where the machine has
     # instructions for it; "tf32", on a GPU; or "auto", the fastest. All else is always float32.
-    compute.dtype = "float32"
+    compute.dtype = dtype
     # Form of the convolutions: "auto" or a name of `capsjax.kernels.conv.FORMS`, for all of them
     # or for each by layer name, such as "conv:gathered,primary_caps:fourier".
     compute.conv = "auto"

@@ -49,10 +49,7 @@ class Compute:
     @property
     def chosen_dtype(self) -> str:
         """The dtype, with "auto" resolved for this machine."""
-        if self.dtype != "auto":
-            return self.dtype
-        fast = jax.default_backend() != "cpu" or processor_multiplies_bfloat16()
-        return "bfloat16" if fast else "float32"
+        return fastest_dtype() if self.dtype == "auto" else self.dtype
 
     @property
     def operands(self) -> OperandType:
@@ -106,6 +103,12 @@ class Compute:
         if ":" not in self.conv:
             return {"": self.conv}
         return dict(part.strip().partition(":")[::2] for part in self.conv.split(","))
+
+
+def fastest_dtype() -> str:
+    """Return the number type of operands that this machine computes fastest with."""
+    fast = jax.default_backend() != "cpu" or processor_multiplies_bfloat16()
+    return "bfloat16" if fast else "float32"
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import pytest
 
 from capsjax.config import make_config
 from capsjax.kernels import compute as computing
-from capsjax.kernels.compute import Compute
+from capsjax.kernels.compute import Compute, fastest_dtype
 from capsjax.kernels.conv import conv2d
 from capsjax.layers import Conv, DenseCaps
 from capsjax.models import look_inside
@@ -258,14 +258,15 @@ def test_chosen_forms_of_the_paper(monkeypatch):
     own = {"conv": "patches", "primary_caps": "lax", **rest}
     assert forms(conv="primary_caps:lax,conv:patches") == own
     assert forms(conv="primary_caps:lax") == own
+    monkeypatch.setattr(computing, "fastest_dtype", fastest_dtype)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     on_a_gpu = {"conv": "gathered", "primary_caps": "fourier", "votes": "recomputed"}
-    assert forms(dtype="auto") == {**on_a_gpu, "dtype": "bfloat16"}
+    assert forms() == {**on_a_gpu, "dtype": "bfloat16"}
 
 
 def test_chosen_forms_can_be_had_on_any_machine(monkeypatch):
     config = make_config()
-    config.model.compute.dtype = "auto"
+    monkeypatch.setattr(computing, "fastest_dtype", fastest_dtype)
     monkeypatch.setattr(computing, "processor_multiplies_bfloat16", lambda: False)
 
     def forms(stored=None):
@@ -290,6 +291,7 @@ def test_chosen_forms_can_be_had_on_any_machine(monkeypatch):
 def test_auto_is_the_fastest_number_type(monkeypatch, backend, instructions, chosen):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(computing, "processor_multiplies_bfloat16", lambda: instructions)
+    monkeypatch.setattr(computing, "fastest_dtype", fastest_dtype)
     assert Compute(dtype="auto").chosen_dtype == chosen
     assert Compute(dtype="auto").operands == chosen
     assert Compute(dtype="float32").chosen_dtype == "float32"

@@ -124,7 +124,7 @@ def test_another_config_in_the_same_folder_is_refused(finished):
 @pytest.fixture
 def stopped(tmp_path, monkeypatch):
     """A run that heard SIGTERM after its first epoch: its folder and its config."""
-    config = tiny_config(model__compute__dtype="auto")
+    config = tiny_config()
     with monkeypatch.context() as patch:
         patch.setattr(pace, "agree", lambda steps, due, _: (steps, due, signal.SIGTERM))
         with pytest.raises(SystemExit):
