@@ -1,7 +1,8 @@
-"""Metrics on disk: one JSON object per line, and TensorBoard."""
+"""Metrics on disk: one JSON object per line, with its checksum, and TensorBoard."""
 
 import errno
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,21 +85,30 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
     records = [_record(line) for line in lines]
     damaged = [number for number, record in enumerate(records, 1) if record is None]
     for number in damaged:
-        warn(f"{path} is damaged: line {number} is no record of metrics, and is left out")
+        warn(f"{path} is damaged: line {number} is no whole record of metrics, and is left out")
     return [record for record in [*records, _record(last)] if record is not None]
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """Read a line; None if it is none of `MetricsWriter`."""
+    """Read a line; None if it is none of `MetricsWriter`, or was changed."""
     try:
         record = json.loads(line.decode("utf-8"))
     except ValueError:
         return None
-    known = {"step": int, "epoch": float, "split": str}
     if not isinstance(record, dict):
         return None
-    return record if all(isinstance(record.get(name), known[name]) for name in known) else None
+    # Lines of older runs have none.
+    if "crc32" in record and record.pop("crc32") != _checksum(record):
+        return None
+    types = {"step": int, "epoch": float, "split": str}
+    known = types.keys() <= record.keys()
+    whole = all(isinstance(value, types.get(name, int | float)) for name, value in record.items())
+    return record if known and whole else None
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record) + "\n"
+    return json.dumps({**record, "crc32": _checksum(record)}) + "\n"
+
+
+def _checksum(record: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record).encode())

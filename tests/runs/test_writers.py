@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 
 import pytest
 
@@ -24,9 +25,12 @@ def test_one_object_a_line(tmp_path):
     writer.write(5, 0.5, "train", {"loss": 0.25, "accuracy": 0.75})
     writer.write(10, 1.0, "validation", {"loss": 0.5})
     writer.close()
-    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [
+    lines = [
         '{"step": 5, "epoch": 0.5, "split": "train", "loss": 0.25, "accuracy": 0.75}',
         '{"step": 10, "epoch": 1.0, "split": "validation", "loss": 0.5}',
+    ]
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [
+        f'{line[:-1]}, "crc32": {zlib.crc32(line.encode())}}}' for line in lines
     ]
     assert [record["split"] for record in read_metrics(tmp_path)] == ["train", "validation"]
 
@@ -92,6 +96,7 @@ def test_line_that_is_json_but_no_object_is_dropped(tmp_path):
         b"{}",
         b'{"step": "20", "epoch": 2.0, "split": "train"}',
         b'{"step": 20, "epoch": 2.0}',
+        b'{"step": 20, "epoch": 2.0, "split": "train", "loss": "0.5"}',
         b"[1, 2]",
         b"",
     ],
@@ -103,11 +108,29 @@ def test_a_damaged_line_is_left_out_with_its_number(tmp_path, caplog, damage):
     path.write_bytes(b"\n".join([first, damage, third, b""]))
     assert steps(tmp_path) == [10, 30]
     (line,) = caplog.messages
-    assert line.startswith(f"{path} is damaged: line 2 is no record of metrics")
+    assert line.startswith(f"{path} is damaged: line 2 is no whole record of metrics")
     write(tmp_path, [40], resume_step=30)
     caplog.clear()
     assert steps(tmp_path) == [10, 30, 40]
     assert caplog.messages == []
+
+
+def test_no_flipped_bit_changes_a_number(tmp_path):
+    write(tmp_path, [10, 20, 30])
+    path, before = tmp_path / "metrics.jsonl", read_metrics(tmp_path)
+    first, line, third, _ = path.read_bytes().split(b"\n")
+    for place in range(len(line)):
+        flipped = bytearray(line)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(b"\n".join([first, bytes(flipped), third, b""]))
+        read = [record for record in read_metrics(tmp_path) if record["step"] == 20]
+        assert all(before[1].items() <= record.items() for record in read)
+
+
+def test_lines_of_older_runs_have_no_checksum(tmp_path):
+    line = '{"step": 5, "epoch": 0.5, "split": "train", "loss": 0.25}\n'
+    (tmp_path / "metrics.jsonl").write_text(line)
+    assert read_metrics(tmp_path) == [json.loads(line)]
 
 
 def test_resuming_where_nothing_was_written(tmp_path):
