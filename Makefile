@@ -1,7 +1,7 @@
 # make demo        environment, install, train on the digits, evaluate, draw
 # make test        environment, install, test suite
 # make test-math   the mathematics alone: operations, kernels, routing, layers, statistics
-# make test-ci     what takes processes, faults and installations
+# make test-ci     processes, faults, installations, and single tests of many seconds
 # make test-long   the longest tests; the workflow runs both in a job of their own
 # make faults      damage every file of a run in many ways, and show what becomes of it
 # make lint        ruff

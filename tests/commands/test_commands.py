@@ -154,6 +154,7 @@ def test_print_config_prints_all_fields_and_ends(tmp_path):
     assert not list(tmp_path.iterdir()), "nothing is trained"
 
 
+@pytest.mark.ci
 def test_a_sweep_given_to_train_is_refused(tmp_path):
     done = capsjax("train", "--config=sweeps/digits", "--config.train.epochs=5", cwd=tmp_path)
     assert done.returncode == 2

@@ -90,6 +90,7 @@ def test_a_network_without_capsules_is_evaluated_and_drawn(convnet_run, test_par
         predictor.decode(np.zeros((1, 10, 4)), np.zeros(1, int))
 
 
+@pytest.mark.ci
 def test_every_figure_is_drawn(run, predictor, test_part, tmp_path):
     drawn = {}
     offsets = np.linspace(-0.25, 0.25, 3)

@@ -297,6 +297,7 @@ def test_every_config_has_the_fields_of_its_family(name, argument):
     assert set(flatten(config.to_dict())) == set(flatten(family.to_dict()))
 
 
+@pytest.mark.ci
 # On 8x8 pixels nothing is left for the last convolution after two poolings, and the small variants
 # are those of MNIST.
 @pytest.mark.parametrize(

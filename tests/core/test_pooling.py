@@ -158,6 +158,7 @@ def test_window_and_corner_differ_where_padding_moves_the_windows():
     chex.assert_trees_all_close(pool_compiled(x), pool_compiled(x, upsample="corner"), atol=1e-6)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize(("image", "window", "stride"), CASES)
 def test_average_and_max_pool_are_those_of_flax(image, window, stride, padding):
@@ -240,6 +241,7 @@ def test_results_lie_between_the_pixels_and_lean_to_those_that_agree():
     chex.assert_trees_all_close(pool_compiled(x, temperature=1e-6), best, atol=1e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", POOLINGS)
 @pytest.mark.parametrize("stride", [None, (2, 2)])
 def test_batch_of_one_vmap_and_jit(name, stride):
@@ -404,6 +406,7 @@ def test_an_unknown_upsampling():
         capsule_pool(jnp.zeros((1, 5, 5, 4)), upsample="centre")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize(("image", "window", "stride"), CASES)
 def test_windows_hold_the_pixels_of_the_loops(image, window, stride, padding):

@@ -64,6 +64,7 @@ def value_and_gradients(rounds, gradient, most, recomputed):
 jitted = jax.jit(value_and_gradients, static_argnums=(0, 1, 2, 3))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("recomputed", [False, True])
 @pytest.mark.parametrize("gradient", ["stop", "full"])
 def test_rounds_as_data_are_rounds_as_a_constant(gradient, recomputed):

@@ -35,6 +35,7 @@ def test_every_image_is_moved_by_whole_pixels_over_zeros(max_shift):
         assert sum(matches) == 1
 
 
+@pytest.mark.ci
 def test_all_25_shifts_occur_equally_often():
     # One white pixel in the middle shows where it went.
     n = 2500

@@ -100,6 +100,7 @@ def check_message(error, name, directory):
     assert "\n" not in message
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("part", SIZES)
 def test_reads_what_is_prepared(prepared, no_network, name, part):

@@ -4,6 +4,7 @@ import re
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from capsjax import routing
 from tests.tiny import ROOT
@@ -43,6 +44,7 @@ def test_rounds_of_the_table_are_the_defaults():
         assert settings.get("num_iterations", 1) == int(row["rounds"]), row
 
 
+@pytest.mark.ci
 def test_its_examples_run():
     names = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):

@@ -209,6 +209,7 @@ def relative_errors(got, expected):
     return jax.tree.leaves(errors)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "compute",
     [

@@ -51,6 +51,7 @@ def test_the_forms_agree_in_value_and_gradients(operands, stride):
         chex.assert_trees_all_close(results[form], results["lax"], atol=2e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("form", FORMS)
 def test_bfloat16_on_an_accelerator_is_close(monkeypatch, form):
     # What is rounded there alone: the results of products that are operands of others.
@@ -70,6 +71,7 @@ def test_bfloat16_on_an_accelerator_is_close(monkeypatch, form):
     assert float(jnp.linalg.norm(rounded[1] - exact[1]) / jnp.linalg.norm(exact[1])) > 1e-3
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_networks_side_by_side_convolve_as_each_alone(monkeypatch, form, backend):
@@ -244,6 +246,7 @@ def test_strips_of_several_operations_at_once():
         np.testing.assert_allclose(got, conv2d(*operands, form="lax"), atol=1e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("stride", [1, 2])
 def test_strips_round_as_patches_do(stride):
     x, kernel = normal(0, (2, 12, 11, 1)), normal(1, (3, 4, 1, 5))

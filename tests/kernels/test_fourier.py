@@ -193,6 +193,7 @@ def test_pixels_that_no_output_sees_have_no_gradient():
     assert (np.abs(dx[:, :8, :19]).max(axis=(0, 3)) > 1e-2).all()
 
 
+@pytest.mark.ci
 def test_images_and_their_channels_are_kept_apart():
     (x, kernel), stride = operands_of((3, 9, 9, 2), (3, 3, 2, 4)), 2
     together = conv.conv2d(x, kernel, stride, "fourier")
@@ -251,6 +252,7 @@ def test_vmap_over_kernels_is_a_loop():
     assert max(errors(together, stacked).values()) < 2e-6
 
 
+@pytest.mark.ci
 def test_jit_is_eager():
     x, kernel, stride = CASES["one tap"]
     apply, operands = weighted_in("fourier", stride), operands_of(x, kernel)

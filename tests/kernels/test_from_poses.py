@@ -74,6 +74,7 @@ def grouped(monkeypatch, images):
     monkeypatch.setattr(from_poses, "MIN_GROUP", images)
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("leaky", "with_bias", "eps_at", "stop", "full"),
@@ -168,6 +169,7 @@ def test_vmap_over_images_is_a_batch():
     chex.assert_trees_all_close(jax.jit(mapped)(u), together, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("batch", "at_once", "groups", "gradient"),
     [
@@ -340,6 +342,7 @@ def in_float32(x):
     return None if x is None else x.astype(jnp.float32)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("rounds", "gradient", "leaky", "with_bias"),
     [
@@ -360,6 +363,7 @@ def test_all_at_once_is_one_at_a_time(rounds, gradient, leaky, with_bias):
     assert rounds == 1 or np.ptp(got[0].c) > 0.1
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("gradient", ["stop", "full"])
 def test_all_at_once_with_rounded_operands_is_close_on_an_accelerator(monkeypatch, gradient):
     u, W, bias = (0.3 * in_float32(x) for x in operands(N))

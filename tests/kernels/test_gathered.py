@@ -44,6 +44,7 @@ def test_value_and_gradients_are_those_of_the_plain_form(x, kernel, stride, with
     chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("form", conv.FORMS)
 def test_every_form_adds_a_bias(form):
     x, kernel, bias = normal(0, 2, 8, 8, 2), normal(1, 3, 3, 2, 4), normal(3, 4)

@@ -55,6 +55,7 @@ def test_uniform_routing_over_types_is_a_squashed_convolution(stride, padding):
     np.testing.assert_allclose(above.activations, safe_norm(expected), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("over", ["types", "all"])
 def test_summed_windows_route_the_types(over):
     below = capsules(2, 4, 4, 2, 4)

@@ -43,6 +43,7 @@ def test_auto_is_that_of_the_algorithm():
     assert type(make_readout("auto", Native())) is type(make_readout("linear", None))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ROUTING)
 def test_an_algorithm_without_activations_is_read_by_its_poses(name):
     """Activations of 1 are the same for all classes: nothing could be learned from them."""

@@ -171,6 +171,7 @@ def test_steps_cut_into_calls_are_bit_for_bit_the_same(setting):
     chex.assert_trees_all_equal(whole, pieces)
 
 
+@pytest.mark.ci
 def test_dropout_differs_from_step_to_step_and_between_seeds():
     # No learning and one batch in always the same order of images: only dropout is left.
     fixed = {"schedule__learning_rate": 0.0, "data__train_size": 32, "augment__max_shift": 0}

@@ -269,6 +269,7 @@ def test_one_step_changes_all_parameters_and_statistics(batch):
     assert set(unchanged) <= {"['params']['readout_layer']['linear']['bias']"}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("name", "over"), [("uniform", "types"), ("self", "types"), ("em", "all")])
 def test_other_algorithms_train_in_this_network(name, over, batch):
     config = tiny_config(model__routing__name=name, model__conv_caps__over=over)

@@ -156,6 +156,7 @@ def test_forward_pass_is_that_of_the_numpy_network(kind):
     assert max(np.abs(wrong[0] - a).max(), np.abs(wrong[1] - poses).max()) > 1e-2
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_of_one_is_an_example_of_many(kind):
     _, variables, apply = tiny(kind)

@@ -320,6 +320,7 @@ def test_jit_computes_what_eager_does():
     chex.assert_trees_all_close(apply(images, labels), eager, atol=1e-6)
 
 
+@pytest.mark.ci
 @each_preset
 def test_gradients_are_finite_for_zero_images_and_zero_poses(preset):
     built = build(tiny_config(preset), TINY, 3, 1000)

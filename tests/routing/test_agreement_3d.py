@@ -102,6 +102,7 @@ def capsules():
     return Capsules(poses, safe_norm(poses))
 
 
+@pytest.mark.ci
 def test_a_layer_of_summed_windows_routes_its_volume():
     below = capsules()
     layer = ConvCaps(3, 4, make_routing("agreement_3d"), windows="summed")

@@ -334,6 +334,7 @@ def test_learned_arrays(version, votes, expected):
     assert bool(starts["beta_use"].any()) == (version == 2022)
 
 
+@pytest.mark.ci
 def test_both_versions_run_in_layers_and_what_does_not_work_is_named():
     below = Capsules(jnp.asarray(normal(0, 2, 4, 4, 2, 4), jnp.float32), jnp.ones((2, 4, 4, 2)) / 2)
     for version in (2019, 2022):

@@ -101,6 +101,7 @@ def test_equal_votes_and_offsets_leave_parents_equal(route):
     np.testing.assert_allclose(routed.v, routed.v[:, :1].repeat(UPPER, 1), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_the_couplings_of_a_child_sum_to_one(any_route, stride, scale):
@@ -127,6 +128,7 @@ def test_a_window_of_the_whole_grid_is_dense(route):
     close((convolved.v[:, 0], convolved.a[:, 0], convolved.c[:, 0]), (dense.v, dense.a, dense.c))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["em", "vb"])
 def test_a_convolution_sees_windows_in_the_order_of_slices_and_follows_a_shift(name):
     poses, a = normal(6, 1, 5, 5, 2, 4), uniform(7, 1, 5, 5, 2)
@@ -144,6 +146,7 @@ def test_a_convolution_sees_windows_in_the_order_of_slices_and_follows_a_shift(n
     )
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["em", "vb"])
 def test_a_rivals_votes_reach_an_activation_if_rounds_are_differentiated(name):
     def gradient(rounds, mode):

@@ -179,6 +179,7 @@ def test_positions_of_a_competition_over_types_are_dense_layers(name):
     chex.assert_trees_all_close(got, shown(each), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.ci
 @every_algorithm
 def test_a_parent_without_children_and_a_child_without_parents_are_finite(name):
     routing = make(name)

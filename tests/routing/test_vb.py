@@ -114,6 +114,7 @@ def test_long_votes_of_many_children_have_a_full_covariance(votes, a):
     np.testing.assert_allclose(got.c, c, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("covariance", FORMS)
 @pytest.mark.parametrize("clusters", [1, 2])
 def test_thousands_of_long_votes_in_a_plane_make_no_nan(clusters, covariance):
@@ -133,6 +134,7 @@ def test_thousands_of_long_votes_in_a_plane_make_no_nan(clusters, covariance):
     np.testing.assert_allclose(routed.c.sum(-1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("covariance", FORMS)
 def test_a_convolution_against_slow_loops(covariance, stride):
@@ -224,6 +226,7 @@ def loss(votes, a, beta_u, beta_a, **settings):
     return jnp.sum(normal(7, *routed.v.shape) * routed.v) + jnp.sum(routed.a**2)
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("covariance", FORMS)
 def test_full_gradient_is_the_numerical_one(covariance):

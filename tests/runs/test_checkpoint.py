@@ -296,6 +296,7 @@ def spoil(path, damage):
         path.write_bytes(data)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("damage", ["half", "missing", "bit"])
 def test_damage_to_any_file_is_noticed_and_named(two, damage, tmp_path, caplog):
     names = [path.relative_to(two / "2") for path in (two / "2").rglob("*") if path.is_file()]

@@ -40,6 +40,7 @@ def test_the_second_start_reads_what_the_first_compiled(monkeypatch, tmp_path):
     assert hits != "hits 0"
 
 
+@pytest.mark.ci
 def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(monkeypatch, tmp_path):
     (tmp_path / "cache").write_text("a file")
     assert start(monkeypatch, tmp_path / "cache")[0] == "1.0"

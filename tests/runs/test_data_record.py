@@ -43,6 +43,7 @@ def run(stopped, tmp_path):
     return tmp_path / "run", tmp_path / "own.npz"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -72,6 +73,7 @@ def test_another_config_is_named_before_the_data_that_follow_from_it(run):
         train.train_and_evaluate(config_of(file, data__train_size=64), workdir)
 
 
+@pytest.mark.ci
 def test_the_same_data_elsewhere_resume_and_the_test_data_are_recorded_at_the_end(
     run, tmp_path, capsys
 ):

@@ -59,6 +59,7 @@ def test_its_network_predicts_what_it_did(workdir):
     assert errors == read_json(workdir / "summary.json")["test"]["num_errors"]
 
 
+@pytest.mark.ci
 def test_it_resumes_with_the_same_config_and_refuses_another(workdir):
     summary = read_json(workdir / "summary.json")
     (workdir / "summary.json").unlink()

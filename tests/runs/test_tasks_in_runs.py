@@ -45,6 +45,7 @@ def finished(file, tmp_path_factory):
     return workdir, train_and_evaluate(several_labels(file), workdir)
 
 
+@pytest.mark.ci
 def test_both_classes_of_an_image_are_found(finished, file):
     workdir, summary = finished
     assert summary["test"]["accuracy"] > 0.9, "chance is one in six"

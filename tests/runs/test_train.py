@@ -136,6 +136,7 @@ def forms_of_last_start(workdir):
     return json.loads((workdir / "env.json").read_text())[-1]["forms"]
 
 
+@pytest.mark.ci
 def test_a_run_goes_on_with_the_forms_of_its_first_start(stopped, monkeypatch, capsys):
     workdir, config = stopped
     first = forms_of_last_start(workdir)
@@ -156,6 +157,7 @@ def test_a_run_goes_on_with_the_forms_of_its_first_start(stopped, monkeypatch, c
     assert "the run began on" not in said
 
 
+@pytest.mark.ci
 def test_a_run_that_goes_on_on_another_backend_says_so(stopped, monkeypatch, capsys):
     workdir, config = stopped
     restore = Checkpoints.restore_last_whole
@@ -169,6 +171,7 @@ def test_a_run_that_goes_on_on_another_backend_says_so(stopped, monkeypatch, cap
     assert "the run began on gpu and goes on on cpu" in capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_a_run_from_before_forms_were_stored_goes_on(stopped, monkeypatch, capsys):
     workdir, config = stopped
     restore = Checkpoints.restore_last_whole
@@ -196,6 +199,7 @@ def test_the_test_set_is_read_once_after_the_last_step(tmp_path, monkeypatch):
     assert parts_at == [("test", 8)]
 
 
+@pytest.mark.ci
 def test_selection_takes_the_best_or_the_last_parameters(tmp_path):
     for selection in ("best", "last"):
         summary = train.train_and_evaluate(

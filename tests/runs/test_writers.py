@@ -144,6 +144,7 @@ def test_no_temporary_file_stays(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
+@pytest.mark.ci
 def test_tensorboard_gets_a_file_of_events(tmp_path):
     write(tmp_path, [10, 20], tensorboard=True)
     (events,) = (tmp_path / "tensorboard").iterdir()

@@ -30,6 +30,7 @@ def run(tmp_path_factory):
     return folder, train_and_evaluate(config, folder)
 
 
+@pytest.mark.ci
 def test_measures_are_those_of_the_predictor(run, monkeypatch):
     folder, summary = run
     made = []

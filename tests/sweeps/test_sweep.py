@@ -48,6 +48,7 @@ def status_of(finished):
     return {trial.id: sweep.folders.read_status(workdir, trial) for trial in trials}
 
 
+@pytest.mark.ci
 def test_failures_leave_the_others_unharmed(finished):
     statuses = status_of(finished)
     assert {name: status.name for name, status in statuses.items()} == {
@@ -213,6 +214,7 @@ def test_damaged_checkpoints_are_set_aside_and_the_population_begins_anew(interr
     assert (folder / "damaged-0").is_dir()
 
 
+@pytest.mark.ci
 def test_a_population_goes_on_with_the_forms_of_its_start(interrupted, monkeypatch, capsys):
     workdir, config = interrupted
     (folder,) = (workdir / "populations").iterdir()
@@ -232,6 +234,7 @@ def test_a_population_goes_on_with_the_forms_of_its_start(interrupted, monkeypat
     assert "goes on on" not in capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_a_population_that_goes_on_on_another_backend_says_so(interrupted, capsys):
     workdir, config = interrupted
     (folder,) = (workdir / "populations").iterdir()
@@ -279,6 +282,7 @@ def test_failed_trials_end_the_command_with_an_error(finished, monkeypatch):
         sweep_command.main()
 
 
+@pytest.mark.ci
 def test_the_steps_of_a_trial_that_diverges_are_counted_once(tmp_path, monkeypatch):
     made = []
 

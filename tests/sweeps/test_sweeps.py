@@ -113,6 +113,7 @@ def test_more_mistakes():
         trials_of(small_sweep({"factor": alike}))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("path", "size"),
     [

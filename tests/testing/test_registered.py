@@ -31,6 +31,7 @@ MORE = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", MORE)
 def test_other_settings_keep_their_claims(name):
     others = {}

@@ -102,6 +102,7 @@ def test_a_member_is_the_single_run_of_its_config(data, form, gradient):
     assert min(jax.tree.leaves(different)) > 1e-4, "the members should not be alike"
 
 
+@pytest.mark.ci
 def test_each_number_is_read(data):
     # Long capsules from the start, else no absent class costs anything; a floor matters where the
     # rate falls.
@@ -126,6 +127,7 @@ def test_the_list_of_numbers_is_tested_whole():
     assert set(NUMBERS) < set(known), "and those that the routing algorithm names"
 
 
+@pytest.mark.ci
 def test_no_steps_freeze_a_member_and_nan_stays_with_its_own(data):
     training, _, sizes = data
     configs = [tiny_config(seed=seed) for seed in range(3)]

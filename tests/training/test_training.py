@@ -45,6 +45,7 @@ def test_seeds_give_different_parameters_and_equal_seeds_equal_ones(setting):
     assert not np.array_equal(first["class_layer"]["W"], second["class_layer"]["W"])
 
 
+@pytest.mark.ci
 def test_training_differs_with_the_seed_of_the_data_order():
     first, second = Setting(tiny_config()), Setting(tiny_config(seed=1))
     params = first.start(0)
@@ -128,6 +129,7 @@ def test_without_a_decoder_there_is_no_reconstruction_loss():
     assert "decoder_layer" not in state.params
 
 
+@pytest.mark.ci
 def test_a_population_of_seeds_trains_under_vmap(setting):
     states = jax.jit(jax.vmap(setting.built.init_state))(jnp.arange(3))
     steps = jax.vmap(setting.pure_steps, in_axes=(0, None, None, None))
@@ -138,6 +140,7 @@ def test_a_population_of_seeds_trains_under_vmap(setting):
     )
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 64])
 def test_evaluation_counts_every_example_exactly_once(setting, batch_size):
     variables = setting.start().variables
