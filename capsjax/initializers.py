@@ -11,15 +11,22 @@
     glorot_votes(x)       ±√(6 / (r² (i + x j))), uniform, for matrices W (i, j, r, r) in a
                           convolution of capsules with x places in a window
     glorot_uniform        ±√(6 / (fan_in + fan_out)), uniform
+    glorot_size           ±√(3 / √n), uniform, for an array of n weights
     glorot_normal         a normal distribution cut at two deviations, of deviation
                           √(2 / (fan_in + fan_out)) after the cut
     he_normal             the same, of deviation √(2 / fan_in)
     he_normal_votes       the same, of deviation √(2 / (i j p)), for matrices W (i, j, d, p)
+    he_normal_child       the normal distribution of deviation √(2 / (j d p)), for matrices W
     he_uniform            ±√(6 / fan_in), uniform
+    he_uniform_child      ±√(6 / (j d p)), uniform, for matrices W
     fan_in_uniform        ±1 / √fan_in, uniform (PyTorch's default, for biases too)
 
 fan_in and fan_out count the weights into and out of one unit. For the transformation matrices
 W (i, j, d, p) glorot_uniform counts as Keras does for an array of that shape: i·j·p and i·j·d.
+An array of six or more axes has √n of each there: glorot_size is Keras's glorot_uniform for the
+kernels (k, k, i, p, j, d) of convolutions of capsules. It is √k times as large as the bound for
+kernels (k, k, i·p, j·d) where the layers have the same size. he_uniform_child and he_normal_child
+are what PyTorch's functions make of an array (i, j·d, p): they count all weights of a child.
 """
 
 import math
@@ -125,6 +132,15 @@ def _glorot_votes(places: float) -> Initializer:
     return init
 
 
+def _glorot_size(key, shape, dtype=jnp.float32):
+    return _uniform(math.sqrt(3 / math.sqrt(math.prod(shape))))(key, shape, dtype)
+
+
+def _he_child(distribution: str) -> Initializer:
+    every_weight = {"in_axis": (1, 2, 3), "out_axis": (), "batch_axis": (0,)}
+    return initializers.variance_scaling(2.0, "fan_in", distribution, **every_weight)
+
+
 def _fan_in_uniform(fan_in: int | None) -> Initializer:
     if fan_in is None:
         return initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
@@ -141,8 +157,11 @@ _WITHOUT_NUMBER = {
     "zeros": initializers.zeros,
     "glorot_normal": initializers.glorot_normal(),
     "glorot_uniform": initializers.glorot_uniform(),
+    "glorot_size": _glorot_size,
     "he_normal": initializers.he_normal(),
     "he_uniform": initializers.he_uniform(),
+    "he_normal_child": _he_child("normal"),
+    "he_uniform_child": _he_child("uniform"),
     # Keras has the axes (j, i, p, d), and counts all but the last as those into a unit.
     "he_normal_votes": initializers.he_normal(in_axis=-1, out_axis=-2),
 }

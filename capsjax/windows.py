@@ -111,6 +111,21 @@ def make_grid(image: Pair, window: Pair, stride: Pair | None, padding: str) -> G
     return Grid(*(lay(*sizes) for sizes in zip(image, window, stride, strict=True)))
 
 
+def fit_to_windows(
+    x: Float[Array, "n h w c"], grid: Grid, fill: float = 0.0
+) -> Float[Array, "n y x c"]:
+    """Surround an image so that all of its windows lie inside, and cut off what is in none.
+
+    A convolution without padding then has an output for every window.
+
+    >>> fit_to_windows(jnp.ones((1, 2, 4, 1)), make_grid((2, 4), (3, 3), (2, 2), "SAME")).shape
+    (1, 3, 5, 1)
+    """
+    # A negative width of padding crops.
+    widths = [(0, 0, 0), *((axis.before, axis.after, 0) for axis in grid), (0, 0, 0)]
+    return lax.pad(x, jnp.asarray(fill, x.dtype), widths)
+
+
 def cut_windows(
     x: Float[Array, "n h w c"], grid: Grid, fill: float = 0.0
 ) -> Float[Array, "n y x p c"]:
@@ -124,9 +139,7 @@ def cut_windows(
     [[[[[0.0], [1.0], [3.0], [4.0]], [[2.0], [0.0], [5.0], [0.0]]]]]
     """
     rows, columns = grid
-    # A negative width of padding crops.
-    widths = [(0, 0, 0), *((axis.before, axis.after, 0) for axis in grid), (0, 0, 0)]
-    x = lax.pad(x, jnp.asarray(fill, x.dtype), widths)
+    x = fit_to_windows(x, grid, fill)
     if grid.tiles:
         # Twice as fast as the slices below, forward and backward.
         n, c = x.shape[0], x.shape[-1]

@@ -14,9 +14,13 @@ from ml_collections import ConfigDict
 from capsjax.config import (
     capsnet,
     convnet,
+    deepcaps,
     efficient_capsnet,
     em_capsules,
     inverted_attention,
+    segcaps,
+    self_routing,
+    unet,
     vb_capsules,
 )
 from capsjax.config.files import load_config
@@ -42,6 +46,7 @@ class Family(NamedTuple):
 FAMILIES = {
     "capsnet": Family(capsnet.make_paper, capsnet.PRESETS, capsnet.VARIANTS),
     "convnet": Family(convnet.make_capsule_pooling, convnet.PRESETS, convnet.VARIANTS),
+    "deepcaps": Family(deepcaps.make_deepcaps, deepcaps.PRESETS, deepcaps.VARIANTS),
     "efficient_capsnet": Family(
         efficient_capsnet.make_efficient_capsnet,
         efficient_capsnet.PRESETS,
@@ -51,6 +56,9 @@ FAMILIES = {
     "inverted_attention": Family(
         inverted_attention.make_cifar10, inverted_attention.PRESETS, inverted_attention.VARIANTS
     ),
+    "self_routing": Family(self_routing.make_cifar10, self_routing.PRESETS, self_routing.VARIANTS),
+    "segcaps": Family(segcaps.make_segcaps, segcaps.PRESETS, segcaps.VARIANTS),
+    "unet": Family(unet.make_unet, unet.PRESETS, unet.VARIANTS),
     "vb_capsules": Family(vb_capsules.make_vb_capsules, vb_capsules.PRESETS, vb_capsules.VARIANTS),
 }
 

@@ -37,6 +37,7 @@ SHARE = Limits(0, 1)  # 1 is no share: nothing would be left
 # By dotted name.
 LIMITS = {
     "augment.max_shift": AT_LEAST_0,
+    "binary_cross_entropy_loss.positive_weight": AT_LEAST_0,
     "checkpoint.every_epochs": AT_LEAST_1,
     "checkpoint.every_minutes": AT_LEAST_0,
     "checkpoint.every_steps": AT_LEAST_0,
@@ -47,6 +48,8 @@ LIMITS = {
     "log.every_steps": AT_LEAST_1,
     "model.batch_norm.epsilon": AT_LEAST_0,
     "model.batch_norm.momentum": SHARE,
+    # 0: class capsules without poses, of self-routing.
+    "model.class_caps.pose_size": AT_LEAST_0,
     "model.dropout.dense": SHARE,
     "model.dropout.pool": SHARE,
     "model.norm.epsilon": AT_LEAST_0,
@@ -63,6 +66,7 @@ LIMITS = {
     "schedule.floor": AT_LEAST_0,
     "schedule.learning_rate": AT_LEAST_0,
     "schedule.stage_factors": AT_LEAST_0,
+    "soft_dice_loss.smooth": POSITIVE,
     "spread_loss.margin_steps": AT_LEAST_1,
     "train.epochs": AT_LEAST_1,
 }

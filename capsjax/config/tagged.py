@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from capsjax.data import COMPONENTS
 from capsjax.layers.pooling import POOLINGS
 from capsjax.registry import settings_of
 from capsjax.routing import ROUTING
@@ -21,6 +22,7 @@ TAGGED: dict[str, Mapping[str, Callable]] = {
     "model.routing": ROUTING,
     "model.pool": POOLINGS,
     "task": TASKS,
+    "data": COMPONENTS,
 }
 
 # Settings that a network has once, for all of its capsules.

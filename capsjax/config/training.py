@@ -13,11 +13,12 @@ def add_training_fields(config: ConfigDict) -> None:
     config.seed = 0
 
     data = config.data = ConfigDict()
-    # Data set: "digits", "npz", or an image-classification set of TFDS.
-    data.name = "mnist"
+    # Data set: "digits", "npz", "folder", "csv", "shapes", or an image-classification set of TFDS;
+    # and the settings of each that has any, the fields of its dataclass in `capsjax.data`.
+    add_components(data, "data", "mnist")
     # Directory of TFDS; if empty, $TFDS_DATA_DIR, else TFDS's default.
     data.dir = ""
-    # The .npz file, if the name is "npz".
+    # The .npz file of "npz", the folder of "folder", the table of "csv".
     data.file = ""
     # Number of training examples to use, after the split; 0 for all.
     data.train_size = 0

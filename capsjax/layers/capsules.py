@@ -4,7 +4,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from capsjax.initializers import make_initializer
@@ -17,8 +16,8 @@ from capsjax.notation import Capsules
 from capsjax.ops import EpsPlacement, safe_norm, squash
 from capsjax.registry import look_up
 from capsjax.routing import Routing, call_routing
-from capsjax.routing.competition import Competition, window_competition
-from capsjax.windows import make_grid
+from capsjax.routing.competition import competition_of_types, window_competition
+from capsjax.windows import fit_to_windows, make_grid
 
 
 class PrimaryCaps(nn.Module):
@@ -34,6 +33,7 @@ class PrimaryCaps(nn.Module):
       types: kinds of capsule; the convolution has types · pose_size channels.
       pose_size: dimensions p of a pose.
       kernel_size, stride: of the convolution.
+      padding: "VALID" or "SAME".
       grouping: "channels" or "pixels".
       divide_by_types: divide the convolution by `types` before the bias is added, as the paper's
         authors' released code does, which routes one input capsule to all types with couplings
@@ -53,6 +53,7 @@ class PrimaryCaps(nn.Module):
     pose_size: int = 8
     kernel_size: int = 9
     stride: int = 2
+    padding: str = "VALID"
     grouping: str = "channels"
     divide_by_types: bool = False
     relu: bool = False
@@ -67,6 +68,9 @@ class PrimaryCaps(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Capsules:
         group = look_up(GROUPINGS, self.grouping, "grouping of primary capsules")
+        if self.padding != "VALID":
+            windows = (self.kernel_size,) * 2, (self.stride,) * 2
+            x = fit_to_windows(x, make_grid(x.shape[1:3], *windows, self.padding))
         features = Conv(
             self.types * self.pose_size,
             self.kernel_size,
@@ -87,7 +91,7 @@ class PrimaryCaps(nn.Module):
         else:
             activations = jnp.ones(poses.shape[:-1])
             poses = _normalise(self.norm, Capsules(poses, activations)).poses
-        _sow(self, poses=poses)
+        sow_values(self, poses=poses)
         return Capsules(poses, activations)
 
 
@@ -113,7 +117,8 @@ class DenseCaps(nn.Module):
 
     Attributes:
       num_capsules: number j of upper capsules.
-      pose_size: dimensions d of an upper pose.
+      pose_size: dimensions d of an upper pose; 0 for capsules that have activations alone, and no
+        W. Self-routing can do without votes.
       routing: a routing algorithm (see `capsjax.routing`).
       votes: a kind of votes (see `capsjax.layers.votes`).
       norm: a name of `capsjax.layers.norms.NORMS`, for the incoming poses.
@@ -122,6 +127,9 @@ class DenseCaps(nn.Module):
       kernel_init: specification of `initializers` for the transformation matrices W.
       eps: as in `safe_norm`, for the activations of the lower capsules.
       compute: how votes are computed.
+
+    Raises:
+      ValueError: for capsules without poses whose routing algorithm makes activations of votes.
 
     Source: Sabour et al. 2017, section 4 ("DigitCaps").
     """
@@ -147,11 +155,15 @@ class DenseCaps(nn.Module):
         i, p = u.shape[-2:]
         sizes = (types if share else i, self.num_capsules, self.pose_size, p)
         shape = self.votes.shape_of_matrices(*sizes)
-        W = self.param("W", make_initializer(self.kernel_init), shape)
+        if self.pose_size:
+            W = self.param("W", make_initializer(self.kernel_init), shape)
+        else:
+            _check_needs_no_votes(self.routing)
+            W = jnp.zeros(shape)
         if share:
             # Positions come before types.
             W = jnp.tile(W, (i // types, *[1] * (W.ndim - 1)))
-        learned = _learned_arrays(self, (i, self.num_capsules, p, self.pose_size))
+        learned = declare_learned(self, (i, self.num_capsules, p, self.pose_size))
         dtype = self.compute.operands
         votes = self.votes(u, W, dtype)
         if self.coordinates is not None:
@@ -162,7 +174,7 @@ class DenseCaps(nn.Module):
             routed = self.routing.route_poses(u, W, learned, dtype)
         else:
             routed = call_routing(self.routing, votes, a, learned, u=u, memory=memory)
-        _sow(self, votes=votes, couplings=routed.c, logits=routed.logits)
+        sow_values(self, votes=votes, couplings=routed.c, logits=routed.logits)
         return Capsules(routed.v, routed.a), routed.memory
 
 
@@ -243,17 +255,12 @@ class ConvCaps(nn.Module):
             votes = jnp.sum(votes.reshape(n, o, -1, types, j, d), axis=2)
             a = jnp.max(a.reshape(n, o, -1, types), axis=2)
             u = None
-            # A type at a position is a child of that position alone, or one child of all positions.
-            once = np.arange(o * types).reshape(o, types)
-            shared = np.broadcast_to(np.arange(types), (o, types))
-            competition = Competition(
-                once if self.over == "types" else shared, self.over, self.start
-            )
-        learned = _learned_arrays(self, (votes.shape[-3], self.types, p, self.pose_size))
+            competition = competition_of_types(o, types, over=self.over, start=self.start)
+        learned = declare_learned(self, (votes.shape[-3], self.types, p, self.pose_size))
         routed = call_routing(
             self.routing, votes, a, learned, u=u, competition=competition, memory=memory
         )
-        _sow(self, votes=votes, couplings=routed.c, logits=routed.logits)
+        sow_values(self, votes=votes, couplings=routed.c, logits=routed.logits)
         kernel, stride = (self.kernel_size,) * 2, (self.stride,) * 2
         windows = make_grid(tuple(grid), kernel, stride, self.padding)
         above = (n, windows.rows.count, windows.columns.count)
@@ -267,6 +274,14 @@ def _scramble(u: Float[Array, "n o i p"]) -> Float[Array, "n o i p"]:
     return u.transpose(0, 2, 3, 1).reshape(n, i, o, p).transpose(0, 2, 1, 3)
 
 
+def _check_needs_no_votes(routing: Routing) -> None:
+    if getattr(routing, "ACTIVATIONS_FROM_VOTES", True):
+        raise ValueError(
+            f"{type(routing).__name__} makes activations of votes, and capsules without poses "
+            "(pose_size=0) have none: use a pose_size of at least 1 or the routing algorithm 'self'"
+        )
+
+
 def _normalise(norm: str, capsules: Capsules) -> Capsules:
     """Normalise the poses of capsules, and keep their activations."""
     if norm == "none":
@@ -274,13 +289,13 @@ def _normalise(norm: str, capsules: Capsules) -> Capsules:
     return capsules._replace(poses=look_up(NORMS, norm, "norm")(name="norm")(capsules.poses))
 
 
-def _learned_arrays(layer: nn.Module, sizes: tuple[int, int, int, int]) -> dict[str, Array]:
+def declare_learned(layer: nn.Module, sizes: tuple[int, int, int, int]) -> dict[str, Array]:
     """Declare the arrays that the layer's routing learns."""
     wanted = layer.routing.learned_arrays(*sizes)
     return {name: layer.param(name, array.init, array.shape) for name, array in wanted.items()}
 
 
-def _sow(layer: nn.Module, **shown: Array | None) -> None:
+def sow_values(layer: nn.Module, **shown: Array | None) -> None:
     """Sow values into "intermediates", in place of those of an earlier call."""
     for name, value in shown.items():
         if value is not None:

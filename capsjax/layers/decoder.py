@@ -106,3 +106,37 @@ class UpsamplingDecoder(nn.Module):
                 "model.decoder.name=dense or model.use_decoder=False"
             )
         return first
+
+
+class PixelDecoder(nn.Module):
+    """The foreground of an image from masked poses at its pixels, (n, h, w, f) -> (n, h, w, c).
+
+    Convolutions of 1x1: layers with ReLU, and a last one with a sigmoid.
+
+    Attributes:
+      channels: c of the image.
+      hidden: channels of the layers before the last.
+      kernel_init, bias_init: specifications of `initializers`.
+
+    Source: LaLonde and Bagci 2018, section 3.3.
+    """
+
+    channels: int
+    hidden: Sequence[int] = (64, 128)
+    kernel_init: str = "he_normal"
+    bias_init: str = "zeros"
+
+    @nn.compact
+    def __call__(self, masked: Float[Array, "n h w f"]) -> Float[Array, "n h w c"]:
+        x = masked
+        for index, width in enumerate(self.hidden):
+            x = nn.relu(self._dense(x, width, f"hidden_{index}"))
+        return nn.sigmoid(self._dense(x, self.channels, "pixels"))
+
+    def _dense(self, x: Array, width: int, name: str) -> Array:
+        return nn.Dense(
+            width,
+            kernel_init=make_initializer(self.kernel_init),
+            bias_init=make_initializer(self.bias_init, fan_in=x.shape[-1]),
+            name=name,
+        )(x)

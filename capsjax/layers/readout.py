@@ -17,7 +17,7 @@ class ActivationReadout(nn.Module):
     """The activations of the capsules, as their routing algorithm computes them."""
 
     @nn.compact
-    def __call__(self, capsules: Capsules) -> Float[Array, "n j"]:
+    def __call__(self, capsules: Capsules) -> Float[Array, "n *grid j"]:
         return capsules.activations
 
 
@@ -25,7 +25,7 @@ class LengthReadout(nn.Module):
     """The lengths of the poses, whatever the activations are."""
 
     @nn.compact
-    def __call__(self, capsules: Capsules) -> Float[Array, "n j"]:
+    def __call__(self, capsules: Capsules) -> Float[Array, "n *grid j"]:
         return safe_norm(capsules.poses)
 
 
@@ -44,7 +44,7 @@ class LogActivationReadout(nn.Module):
     least: float = 1e-7
 
     @nn.compact
-    def __call__(self, capsules: Capsules) -> Float[Array, "n j"]:
+    def __call__(self, capsules: Capsules) -> Float[Array, "n *grid j"]:
         return jnp.log(jnp.maximum(capsules.activations, self.least))
 
 
@@ -55,7 +55,7 @@ class LinearReadout(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, capsules: Capsules) -> Float[Array, "n j"]:
+    def __call__(self, capsules: Capsules) -> Float[Array, "n *grid j"]:
         return nn.Dense(1, name="linear")(capsules.poses)[..., 0]
 
 

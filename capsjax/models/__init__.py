@@ -8,12 +8,16 @@ from capsjax.layers.capsules import ConvCaps
 from capsjax.layers.pooling import POOLINGS, make_pooling
 from capsjax.models.capsnet import CapsNet
 from capsjax.models.convnet import ConvNet
+from capsjax.models.deepcaps import DeepCaps, make_deepcaps
 from capsjax.models.efficient_capsnet import EfficientCapsNet, make_efficient_capsnet
 from capsjax.models.em_capsules import make_em_capsules
 from capsjax.models.inverted_attention import InvertedAttention, make_inverted_attention
 from capsjax.models.matrix_capsules import MatrixCapsules
 from capsjax.models.output import Output, look_inside
 from capsjax.models.sections import settings_of_layers
+from capsjax.models.segcaps import SegCaps, make_segcaps
+from capsjax.models.self_routing import SelfRoutingCapsNet, make_self_routing
+from capsjax.models.unet import UNet, make_unet
 from capsjax.models.vb_capsules import make_vb_capsules
 from capsjax.registry import look_up, settings_in
 from capsjax.routing import ROUTING, make_routing, settings_of
@@ -23,10 +27,14 @@ __all__ = [
     "MODELS",
     "CapsNet",
     "ConvNet",
+    "DeepCaps",
     "EfficientCapsNet",
     "InvertedAttention",
     "MatrixCapsules",
     "Output",
+    "SegCaps",
+    "SelfRoutingCapsNet",
+    "UNet",
     "look_inside",
     "make_model",
 ]
@@ -108,9 +116,13 @@ def make_convnet(
 MODELS = {
     "capsnet": make_capsnet,
     "convnet": make_convnet,
+    "deepcaps": make_deepcaps,
     "efficient_capsnet": make_efficient_capsnet,
     "em_capsules": make_em_capsules,
     "inverted_attention": make_inverted_attention,
+    "segcaps": make_segcaps,
+    "self_routing": make_self_routing,
+    "unet": make_unet,
     "vb_capsules": make_vb_capsules,
 }
 

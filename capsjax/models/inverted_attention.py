@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from capsjax.kernels.compute import Compute
 from capsjax.layers import ConvCaps, DenseCaps, PrimaryCaps
+from capsjax.layers.normed_conv import forms_of
 from capsjax.layers.readout import make_readout
 from capsjax.layers.residual import ResidualNet
 from capsjax.layers.stacks import Updates, plan_updates, route_stack
@@ -106,13 +107,10 @@ class InvertedAttention(nn.Module):
 
     def chosen_forms(self, batch_size: int) -> dict[str, str]:
         """Return what "auto" means on this machine: form of each convolution, and dtype."""
-        forms, image = {}, self.image_shape
-        for each in ResidualNet(**self.backbone, parent=None).convolutions(self.image_shape):
-            kernel = (each.kernel_size, each.kernel_size, each.image[-1], each.features)
-            compute = self.backbone["compute"].of_layer(each.name)
-            form = compute.form_of((batch_size, *each.padded_image), kernel, each.stride)
-            forms[each.name], image = form, each.output
-        compute = self.primary_caps["compute"]
+        net = ResidualNet(**self.backbone, parent=None)
+        convolutions = list(net.convolutions(self.image_shape))
+        forms = forms_of(convolutions, batch_size, self.backbone["compute"])
+        compute, image = self.primary_caps["compute"], convolutions[-1].output
         features = self.primary_caps["types"] * self.primary_caps["pose_size"]
         form = compute.form_of((batch_size, *image), (1, 1, image[-1], features), 1)
         return {**forms, "primary_caps": form, "dtype": compute.chosen_dtype}

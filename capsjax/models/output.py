@@ -10,12 +10,13 @@ class Output(NamedTuple):
 
     Attributes:
       scores: class scores, (n, k), or (n, h, w, k) for a map: capsule lengths or logits.
-      poses: class capsules v, (n, k, d); None for a network without capsules.
+      poses: class capsules v, (n, k, d), or (n, h, w, k - 1, d) for a map, whose background has
+        none; None for a network without capsules, or class capsules without poses.
       reconstruction: images, (n, h, w, c) in [0, 1]; None without a decoder.
     """
 
     scores: Float[Array, "n *grid k"]
-    poses: Float[Array, "n *grid k d"] | None = None
+    poses: Float[Array, "n *grid j d"] | None = None
     reconstruction: Float[Array, "n h w c"] | None = None
 
 

@@ -89,14 +89,14 @@ class Agreement3DRouting:
     Attributes:
       num_iterations, gradient, max_iterations, eps, eps_at: as in `agreement_3d_routing`.
       use_bias: learn a bias (j, d) that is added to the weighted sum in every round.
-      bias_init: its initial value.
+      bias_init: its initial value, or a specification of `initializers`.
     """
 
     num_iterations: int | Int[Array, ""] = 3
     gradient: Gradient = "full"
     max_iterations: int | None = None
     use_bias: bool = True
-    bias_init: float = 0.1
+    bias_init: float | str = 0.1
     eps: float = 1e-7
     eps_at: EpsPlacement = "root"
 

@@ -293,3 +293,22 @@ def window_competition(
     dense = tuple(axis.count + kernel_size - 1 for axis in windows)
     rivals = window_children(dense, kernel_size, 1, types)
     return Competition(children, "positions", start, np.where(children < 0, -1, rivals))
+
+
+def competition_of_types(
+    positions: int, types: int, *, over: str = "all", start: str = "set"
+) -> Competition:
+    """Make the competition of child types whose votes are summed over each window.
+
+    Over "types" a type is a child of each position alone, and else one child of all of them.
+
+    Args:
+      positions: number o of upper positions.
+      types: number of child types.
+      over, start: as in `Competition`.
+
+    >>> competition_of_types(3, 2).children.tolist()
+    [[0, 1], [0, 1], [0, 1]]
+    """
+    children = np.arange(positions * types).reshape(positions, types)
+    return Competition(children if over == "types" else children % types, over, start)

@@ -5,11 +5,11 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from capsjax.initializers import make_initializer
 from capsjax.kernels.routing import dynamic_routing_from_poses
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import EpsPlacement, SquashName, make_squash, safe_norm
@@ -117,15 +117,21 @@ def dynamic_routing(
     return Routed(v, safe_norm(v, eps=eps if eps_at == "root" else 0.0), c, b)
 
 
-def learned_bias(use_bias: bool, bias_init: float, j: int, d: int) -> dict[str, LearnedArray]:
+def learned_bias(use_bias: bool, bias_init: float | str, j: int, d: int) -> dict[str, LearnedArray]:
     """Return the bias (j, d) of the upper capsules as an array to learn, or nothing.
+
+    Args:
+      use_bias: whether there is one.
+      bias_init: its initial value, or a specification of `initializers`.
+      j, d: number of the upper capsules and dimensions of their poses.
 
     >>> learned_bias(False, 0.1, 10, 16)
     {}
     """
     if not use_bias:
         return {}
-    return {"bias": LearnedArray((j, d), jax.nn.initializers.constant(bias_init))}
+    spec = bias_init if isinstance(bias_init, str) else f"constant({bias_init})"
+    return {"bias": LearnedArray((j, d), make_initializer(spec))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +142,7 @@ class DynamicRouting:
       num_iterations, gradient, max_iterations, leaky, eps, eps_at, squash: as in
         `dynamic_routing`.
       use_bias: learn a bias (j, d) that is added to the weighted sum in every round.
-      bias_init: its initial value.
+      bias_init: its initial value, or a specification of `initializers`.
     """
 
     num_iterations: int | Int[Array, ""] = 3
@@ -144,7 +150,7 @@ class DynamicRouting:
     max_iterations: int | None = None
     leaky: bool = False
     use_bias: bool = False
-    bias_init: float = 0.1
+    bias_init: float | str = 0.1
     eps: float = 1e-7
     eps_at: EpsPlacement = "root"
     squash: SquashName = "rational"

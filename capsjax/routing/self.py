@@ -77,6 +77,9 @@ class SelfRouting:
 
     uniform: bool = False
 
+    # Votes make poses alone, so that capsules can do without them.
+    ACTIVATIONS_FROM_VOTES = False
+
     def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
         if self.uniform:
             return {}

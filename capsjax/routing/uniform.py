@@ -74,7 +74,7 @@ class UniformRouting:
 
     leaky: bool = False
     use_bias: bool = False
-    bias_init: float = 0.1
+    bias_init: float | str = 0.1
     eps: float = 1e-7
     eps_at: EpsPlacement = "root"
     squash: SquashName = "rational"

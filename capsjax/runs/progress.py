@@ -98,7 +98,7 @@ class RunProgress(Progress):
         """Show metrics of a part of the data: above the bar, or as a line of their own."""
         numbers = " ".join(
             f"{name} {metrics[name]:.4f}"
-            for name in ("loss", "margin", "reconstruction", "accuracy")
+            for name in ("loss", "margin", "reconstruction", "accuracy", "dice")
             if name in metrics
         )
         line = f"epoch {epoch:.2f} step {self._done}/{self._total} {split}: {numbers}"

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from capsjax.analysis.calibration import expected_calibration_error, find_confidences
 from capsjax.analysis.inspection import Inspection, kind_of_scores, make_inspect
 from capsjax.config.tagged import resolved
-from capsjax.data import Arrays, load_part
+from capsjax.data import Arrays, load_part, source_of
 from capsjax.data.affine import warp_randomly
 from capsjax.kernels.compute import Compute
 from capsjax.runs.data_record import check_data, fingerprints
@@ -41,9 +42,9 @@ def measure_runs(folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
         predictor = load_predictor(folder)
         fields = flatten(resolved(predictor.config))
         data = predictor.config.data
-        source = (data.name, data.dir, data.file)
+        source = (data.name, data.dir, data.file, repr(data.get(data.name)))
         if source not in parts:
-            parts[source] = _test_and_affine(*source)
+            parts[source] = _test_and_affine(data)
         check_data(folder, fingerprints(test=parts[source]["test"]))
         network = _network_of(fields)
         if network not in programs:
@@ -63,8 +64,13 @@ def _network_of(fields: dict[str, Any]) -> tuple:
     )
 
 
-def _test_and_affine(name: str, dir: str, file: str) -> dict[str, Arrays]:
-    test = load_part(name, "test", dir=dir, file=file)
+def _test_and_affine(data: ConfigDict) -> dict[str, Arrays]:
+    test = load_part(part="test", **source_of(data))
+    if test.labels.ndim != 1:
+        raise ValueError(
+            "networks are measured on data with one class for each image; other results are in "
+            "the summary.json of each run"
+        )
     affine = Arrays(warp_randomly(test.images, AFFINE_SEED), test.labels, test.num_classes)
     return {"test": test, "affine": affine}
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
-from capsjax.data import Arrays, load_part
+from capsjax.data import Arrays, load_part, source_of
 from capsjax.metrics import means_of, results_of
 from capsjax.runs import devices, processes
 from capsjax.runs.checkpoint import CheckpointError, Checkpoints, Restored
@@ -310,7 +310,7 @@ class PopulationRun:
     def _load_test(self) -> Arrays:
         """Load the test part, and record it as that of the sweep and of each member."""
         data = self._config.data
-        test = load_part(data.name, "test", dir=data.dir, file=data.file)
+        test = load_part(part="test", **source_of(data))
         found = check_test(test, self._members.data.training, self._progress.say)
 
         def record():

@@ -27,7 +27,10 @@ __all__ = [
 
 @runtime_checkable
 class Task(Protocol):
-    """The interface of every task; scores are (n, k), or (n, h, w, k) for a map."""
+    """The interface of every task; scores are (n, k), or (n, h, w, k) for a map.
+
+    A task may have `MEASURES`: the names of methods like `correct`, for further metrics.
+    """
 
     def targets(self, labels: Array, num_classes: int) -> Array:
         """Return what losses compare scores with: 1 for what is there, shaped like the scores."""

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from capsjax.metrics import dice_coefficient
+
 
 @dataclasses.dataclass(frozen=True)
 class Segmentation:
@@ -14,6 +16,9 @@ class Segmentation:
     The correctness of an image is the share of its pixels that are correct. A decoder is given the
     classes of the image, except the background.
     """
+
+    # Metrics besides `correct`: methods of (scores, labels) that return one number for each image.
+    MEASURES = ("dice",)
 
     def targets(self, labels: Int[Array, "n h w"], num_classes: int) -> Float[Array, "n h w k"]:
         return jax.nn.one_hot(labels, num_classes)
@@ -25,6 +30,12 @@ class Segmentation:
         self, scores: Float[Array, "n h w k"], labels: Int[Array, "n h w"]
     ) -> Float[Array, "n"]:
         return jnp.mean(self.predictions(scores) == labels, axis=(1, 2))
+
+    def dice(
+        self, scores: Float[Array, "n h w k"], labels: Int[Array, "n h w"]
+    ) -> Float[Array, "n"]:
+        """Return the Dice coefficient of each image, see `dice_coefficient`."""
+        return dice_coefficient(self.predictions(scores), labels, scores.shape[-1])
 
     def mask(
         self, scores: Float[Array, "n h w k"], labels: Int[Array, "n h w"] | None

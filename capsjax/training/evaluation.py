@@ -22,11 +22,11 @@ class Evaluation(NamedTuple):
 
     Attributes:
       sums: metrics over all examples, as in training.
-      scores: class scores, (N, k): capsule lengths or logits.
+      scores: class scores, (N, k), or (N, h, w, k) for a map: capsule lengths or logits.
     """
 
     sums: Sums
-    scores: Float[Array, "N k"]
+    scores: Float[Array, "N *grid k"]
 
 
 def images_at_once() -> int:
@@ -77,8 +77,8 @@ def make_evaluate(
         images = to_float(images)
         output = model.apply(variables, images)._replace(poses=None)
         parts = {name: scale[name] * part for name, part in losses(output, images, labels).items()}
-        correct = objective.task.correct(output.scores, labels)
-        return {"loss": objective.total(parts), **parts, "correct": correct}, output.scores
+        metrics = objective.metrics(output.scores, labels)
+        return {"loss": objective.total(parts), **parts, **metrics}, output.scores
 
     def each_example(variables, images, labels):
         count = len(labels)

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from capsjax.losses import (
+    binary_cross_entropy_loss,
     cross_entropy_loss,
     margin_loss,
     reconstruction_loss,
+    soft_dice_loss,
     spread_loss,
     spread_margin,
 )
@@ -37,6 +39,15 @@ class Objective(NamedTuple):
     def names(self) -> tuple[str, ...]:
         """The names of the losses, in alphabetical order."""
         return tuple(sorted(self.losses))
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of `metrics`."""
+        return ("correct", *getattr(self.task, "MEASURES", ()))
+
+    def metrics(self, scores: Array, labels: Array) -> dict[str, Float[Array, "n"]]:
+        """Compute the metrics of the task for each example, by name."""
+        return {name: getattr(self.task, name)(scores, labels) for name in self.metric_names}
 
     def parts(
         self,
@@ -90,14 +101,36 @@ def _call(
     return loss(*arguments, **when, **settings)
 
 
-def _margin(output: Output, images: Array, targets: Array, **settings) -> Float[Array, ""]:
-    return margin_loss(output.scores, targets, **settings)
+def _margin(
+    output: Output, images: Array, targets: Array, background: bool = True, **settings
+) -> Float[Array, ""]:
+    """Without `background`, class 0 costs nothing: its score follows from those of the others."""
+    first = 0 if background else 1
+    return margin_loss(output.scores[:, first:], targets[:, first:], **settings)
 
 
-def _reconstruction(output: Output, images: Array, targets: Array, **settings) -> Float[Array, ""]:
+def _reconstruction(
+    output: Output, images: Array, targets: Array, foreground: bool = False, **settings
+) -> Float[Array, ""]:
+    """With `foreground`, the pixels of class 0 of a map are to be black."""
     if output.reconstruction is None:
         return jnp.zeros(())
+    if foreground:
+        images = images * (1.0 - targets[:, 0].reshape(*images.shape[:3], 1))
     return reconstruction_loss(output.reconstruction, images, **settings)
+
+
+def _binary_cross_entropy(
+    output: Output, images: Array, targets: Array, **settings
+) -> Float[Array, ""]:
+    """Class 0, the background, costs nothing: its score follows from those of the others."""
+    return binary_cross_entropy_loss(output.scores[:, 1:], targets[:, 1:], **settings)
+
+
+def _soft_dice(output: Output, images: Array, targets: Array, **settings) -> Float[Array, ""]:
+    n, k = len(images), targets.shape[-1]
+    scores, targets = (x.reshape(n, -1, k)[..., 1:] for x in (output.scores, targets))
+    return soft_dice_loss(scores, targets, **settings)
 
 
 def _cross_entropy(output: Output, images: Array, targets: Array) -> Float[Array, ""]:
@@ -117,9 +150,11 @@ def _spread(
 
 # The losses that `loss_weights` of a config may name.
 LOSSES = {
+    "binary_cross_entropy": _binary_cross_entropy,
     "cross_entropy": _cross_entropy,
     "margin": _margin,
     "reconstruction": _reconstruction,
+    "soft_dice": _soft_dice,
     "spread": _spread,
 }
 

@@ -92,7 +92,7 @@ def init_state(
     label = objective.task.shape_of_labels(model.image_shape, model.num_classes)
     statistics = dict(model.init(key, images, jnp.zeros((1, *label), jnp.int32)))
     params = statistics.pop("params")
-    metrics = ("loss", *objective.names, "correct", "gradient_norm")
+    metrics = ("loss", *objective.names, *objective.metric_names, "gradient_norm")
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -151,8 +151,10 @@ class Batches:
         shift_key = jax.random.fold_in(self._shift_key, step)
         # One key for each image: a mask does not depend on the device that holds the image.
         keys = jax.random.split(jax.random.fold_in(self._dropout_key, step), self._batch_size)
-        shifted = shift_images(shift_key, images[batch], self._max_shift)
-        return to_float(shifted), labels[batch], keys
+        shifted, labels = shift_images(shift_key, images[batch], self._max_shift), labels[batch]
+        if labels.ndim == 3:  # a map moves with its image
+            labels = shift_images(shift_key, labels[..., None], self._max_shift)[..., 0]
+        return to_float(shifted), labels, keys
 
 
 def make_train_steps(
@@ -197,8 +199,8 @@ def make_train_steps(
         if several:
             scales = objective.scales(mesh.size)
             parts = {name: scales[name] * part for name, part in parts.items()}
-        accuracy = jnp.mean(objective.task.correct(output.scores, labels))
-        return objective.total(parts), (parts, accuracy, statistics)
+        metrics = jax.tree.map(jnp.mean, objective.metrics(output.scores, labels))
+        return objective.total(parts), (parts, metrics, statistics)
 
     def gradient_of(state, *batch):
         if several:
@@ -208,10 +210,10 @@ def make_train_steps(
         return mean_over_devices(of_share, mesh) if several else of_share
 
     def one_step(state: TrainState, *batch: Array) -> tuple[TrainState, Health]:
-        (loss, (parts, accuracy, statistics)), gradient = gradient_of(state, *batch)
+        (loss, (parts, metrics, statistics)), gradient = gradient_of(state, *batch)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         norm = optax.tree.norm(gradient)
-        means = {"loss": loss, **parts, "correct": accuracy, "gradient_norm": norm}
+        means = {"loss": loss, **parts, **metrics, "gradient_norm": norm}
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         health = Health(
             finite=finite,

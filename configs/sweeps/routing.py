@@ -1,16 +1,16 @@
 """Does routing beat its control? Every routing algorithm on one small network, on MNIST.
 
-    python experiments/sweep.py --config=configs/sweeps/routing.py --population=15 \\
+    python experiments/sweep.py --config=configs/sweeps/routing.py --population=9 \\
         --workdir=runs/routing
-    python experiments/sweep.py --config=configs/sweeps/routing.py:common --population=15 \\
+    python experiments/sweep.py --config=configs/sweeps/routing.py:common --population=9 \\
         --workdir=runs/routing-common
     capsjax measure --workdir=runs/routing
 
 A convolution, primary capsules, a convolution of capsules, class capsules; 5,000 images, four
-epochs, three learning rates, five seeds. "native" gives each algorithm the norm, readout,
+epochs, three learning rates, three seeds. "native" gives each algorithm the norm, readout,
 competition and loss that it is published with, as far as these layers have them; "common" reads the
 poses of all by a linear layer, and trains all with the cross-entropy. "held" is the control: the
-couplings stay at their start. 285 trials each; `capsjax measure` chooses the learning rates on
+couplings stay at their start. 171 trials each; `capsjax measure` chooses the learning rates on
 validation, and adds calibration, entropy of couplings, and affine digits never seen in training.
 
 Not as published: `vb` has no batch norm, both versions of `heinsen` have 2 rounds, and the bias of
@@ -113,7 +113,7 @@ def get_config(losses: str = "native"):
             "learning_rate": levels_of("schedule.learning_rate", (0.003, 0.01, 0.03)),
         },
         title=f"Routing against couplings held at their start, {losses} losses",
-        num_seeds=5,
+        num_seeds=3,
         reference={"algorithm": "dynamic", "couplings": "routed", "learning_rate": "0.01"},
     )
 

@@ -29,10 +29,15 @@ POOLINGS = ("capsule", "max", "average")
 # Configs that have arguments of their own in place of presets.
 OF_THEIR_OWN = {
     "capsule_pooling": POOLINGS,
+    "folder": ("paper,small",),
     "deep": ("digits", "digits,4", "mnist", "mnist,4"),
+    "deepcaps": ("", "large", "small,hard"),
     "efficient_capsnet": ("mnist", "multimnist", "smallnorb", "small"),
     "inverted_attention": ("mnist,small", "cifar10,released", "cifar100"),
     "em_capsules": ("", "small,released"),
+    "segcaps": ("paper,small,r1",),
+    "self_routing": ("mnist,small", "smallnorb,poses"),
+    "unet": ("paper,small",),
     "vb_capsules": ("",),
 }
 CASES = [
@@ -45,13 +50,17 @@ SIZES = {
     "mnist": ((28, 28, 1), 10),
     "digits": ((8, 8, 1), 10),
     "npz": ((24, 32, 3), 7),
+    "folder": ((28, 28, 1), 5),
     "cifar10": ((32, 32, 3), 10),
     "cifar100": ((32, 32, 3), 100),
+    "shapes": ((16, 16, 1), 2),
 }
 # A user's own data of the sizes that some networks are for.
 SIZES_OF_THEIR_OWN = {
+    ("deepcaps", "large"): ((64, 64, 3), 10),
     ("efficient_capsnet", "multimnist"): ((36, 36, 1), 10),
     ("efficient_capsnet", "smallnorb"): ((48, 48, 2), 5),
+    ("self_routing", "smallnorb,poses"): ((32, 32, 1), 5),
 }
 
 
@@ -153,6 +162,21 @@ def small_run_without_capsules():
     return config
 
 
+def small_run_of_deepcaps():
+    """The same of DeepCaps: 8x8 -> 4x4 -> 2x2, one cell of which is routed."""
+    config = load("deepcaps").get_config().unlock()
+    config.data.update(name="digits", train_size=16, validation_size=10)
+    config.model.stem.features = 2
+    config.model.cells.update(
+        types=(2, 2), pose_size=(2, 2), kernel_size=(3, 3), stride=(2, 2), routed=(False, True)
+    )
+    config.model.class_caps.pose_size = 2
+    config.model.decoder.update(map_features=2, features=(2,), stride=(2,))
+    config.train.update(epochs=1, batch_size=8)
+    config.evaluate.batch_size = 1000
+    return config
+
+
 def small_run_of_efficient_capsnet():
     """The same of Efficient-CapsNet: 8x8 -> 7x7 -> 3x3 -> 1x1."""
     config = load("efficient_capsnet").get_config().unlock()
@@ -195,12 +219,57 @@ def small_run_of_matrix_capsules(name):
     return config
 
 
+def small_run_on_shapes(name):
+    """The same of a network for maps."""
+    config = load(name).get_config().unlock()
+    config.data.update(train_size=16, validation_size=10)
+    config.data.shapes.update(height=8, width=8, count=26, test_count=4)
+    config.train.update(epochs=1, batch_size=8)
+    return config
+
+
+def small_run_of_segcaps():
+    """The same of SegCaps: 8x8 -> 4x4 -> 8x8."""
+    config = small_run_on_shapes("segcaps")
+    config.model.conv.features = 2
+    config.model.down_caps.update(types=(2,), pose_size=(2,), kernel_size=3, stride=(2,))
+    config.model.up_caps.update(types=(1,), pose_size=(2,))
+    config.model.merge_caps.update(types=(), pose_size=())
+    config.model.class_caps.pose_size = 2
+    config.model.decoder.hidden = (3,)
+    return config
+
+
+def small_run_of_unet():
+    """The same of a U-Net of two levels."""
+    config = small_run_on_shapes("unet")
+    config.model.conv.features = (2, 2)
+    return config
+
+
+def small_run_of_self_routing():
+    """The same of self-routing: 8x8 -> 4x4 -> 2x2, and class capsules without poses."""
+    config = load("self_routing").get_config().unlock()
+    config.data.update(name="digits", train_size=16, validation_size=10)
+    config.model.backbone.update(features=(2, 4), blocks=(1, 1), stride=(1, 2))
+    config.model.capsules.update(types=1, pose_size=2)
+    config.model.conv_caps.update(types=(2,), kernel_size=(3,), stride=(2,))
+    config.schedule.stage_ends = (1, 2)
+    config.train.update(epochs=1, batch_size=8)
+    config.evaluate.batch_size = 1000
+    return config
+
+
 SMALL_RUNS = {
     "capsnet": small_run,
     "convnet": small_run_without_capsules,
+    "deepcaps": small_run_of_deepcaps,
     "efficient_capsnet": small_run_of_efficient_capsnet,
     "inverted_attention": small_run_of_inverted_attention,
     "em_capsules": functools.partial(small_run_of_matrix_capsules, "em_capsules"),
+    "segcaps": small_run_of_segcaps,
+    "self_routing": small_run_of_self_routing,
+    "unet": small_run_of_unet,
     "vb_capsules": functools.partial(small_run_of_matrix_capsules, "vb_capsules"),
 }
 
@@ -255,7 +324,8 @@ def sub_dicts(config, prefix=""):
 
 
 HANDED_OVER = [
-    (family, part)
+    # What a U-Net has, but for its layers, SegCaps has too.
+    pytest.param(family, part, marks=pytest.mark.ci if family == "unet" else ())
     for family in SMALL_RUNS
     for part in sub_dicts(ConfigDict(resolved(FAMILIES[family].make())))
     if part not in READ_BY_NAME
@@ -277,7 +347,7 @@ def use(config):
 
     def loss():
         variables = built.init_state(config.seed).variables
-        images, labels = jnp.zeros((1, *training.image_shape)), jnp.zeros(1, jnp.int32)
+        images, labels = jnp.zeros((1, *training.image_shape)), jnp.asarray(training.labels[:1])
         output = built.model.apply(variables, images, labels)
         return built.objective.total(built.objective.parts(output, images, labels))
 

@@ -63,6 +63,20 @@ def test_he_normal_of_the_transformation_matrices():
     np.testing.assert_allclose(values.std(), (2 / 1280) ** 0.5, rtol=0.02)
 
 
+def test_glorot_by_the_number_of_weights():
+    # Keras makes sqrt(6 / (n^0.5 + n^0.5)) of an array of six axes, whatever they are.
+    n = 3 * 3 * 8 * 4 * 8 * 4
+    assert_uniform(draw("glorot_size", (3, 3, 32, 32)), (6 / (2 * n**0.5)) ** 0.5)
+
+
+def test_he_of_all_weights_of_a_child():
+    # PyTorch counts 10 · 16 · 8 = 1280 weights of an array (i, 10 · 16, 8).
+    assert_uniform(draw("he_uniform_child", (40, 10, 16, 8)), (6 / 1280) ** 0.5)
+    values = draw("he_normal_child", (40, 10, 16, 8))
+    np.testing.assert_allclose(values.std(), (2 / 1280) ** 0.5, rtol=0.02)
+    assert np.abs(values).max() > 3 * (2 / 1280) ** 0.5, "not cut"
+
+
 @pytest.mark.parametrize("shape", [(72, 8, 4, 4), (36, 5, 6, 16)])
 def test_fan_in_votes_give_sums_of_votes_a_variance_of_one_in_the_number_of_parents(shape):
     i, j, _, p = shape

@@ -46,6 +46,8 @@ def test_a_map_is_as_correct_as_its_pixels():
     task = tasks.Segmentation()
     assert task.predictions(scores).tolist() == [[[0, 1], [2, 1]]]
     assert task.correct(scores, labels).tolist() == [0.75]
+    # Twice 1 pixel of 1 + 2, for both classes but the background.
+    np.testing.assert_allclose(task.dice(scores, labels), [2 / 3], rtol=1e-6)
     np.testing.assert_array_equal(task.targets(labels, 3), jnp.eye(3)[labels])
     assert task.mask(scores, labels).tolist() == [[0, 1, 1]], "the background is not decoded"
     assert task.shape_of_labels((28, 30, 1), 3) == (28, 30)
@@ -66,6 +68,40 @@ def test_the_loss_of_a_map_is_the_mean_over_its_pixels():
     scores = jnp.zeros((2, 4, 4, 5))
     parts = objective.parts(Output(scores), jnp.zeros((2, 4, 4, 1)), jnp.ones((2, 4, 4), int))
     assert float(parts["cross_entropy"]) == pytest.approx(np.log(5), rel=1e-5)
+
+
+def test_an_empty_map_that_is_found_empty_has_a_dice_coefficient_of_one():
+    labels = jnp.zeros((3, 2, 2), int).at[1, 0, 0].set(1)
+    scores = jnp.eye(2)[labels[jnp.array([0, 0, 1])]]
+    assert tasks.Segmentation().dice(scores, labels).tolist() == [1.0, 0.0, 0.0]
+
+
+# The classes of two pixels and their scores: the first is background, the second of class 1.
+PIXELS = jnp.array([[[0.75, 0.25, 0.0], [0.5, 0.5, 0.1]]])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        # Over 2 pixels and 2 classes but the background.
+        (
+            "binary_cross_entropy",
+            {"positive_weight": 3.0},
+            -(np.log(0.75) + 3 * np.log(0.5) + np.log(0.9)) / 4,
+        ),
+        # Class 1: 2 · 0.5 of 0.75 + 1; class 2 has no pixel.
+        ("soft_dice", {"smooth": 0.0}, (1 - 1 / 1.75 + 1) / 2),
+        ("margin", {"background": False}, (0.5 * 0.15**2 + 0.4**2) / 2),
+        ("margin", {}, (0.5 * 0.15**2 + 0.15**2 + 0.4**2 + 0.5 * 0.4**2) / 2),
+        ("reconstruction", {"foreground": True, "reduction": "mean"}, 0.5**2),
+    ],
+)
+def test_losses_of_a_map_by_hand(name, settings, expected):
+    objective = Objective({name: settings}, {name: 1.0}, tasks.Segmentation())
+    output = Output(PIXELS[:, None], reconstruction=jnp.array([[[[0.5], [0.3]]]]))
+    images = jnp.array([[[[1.0], [0.8]]]])
+    parts = objective.parts(output, images, jnp.array([[[0, 1]]]))
+    assert float(parts[name]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_task_of_ones_own_has_a_name(monkeypatch):

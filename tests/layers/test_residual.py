@@ -1,10 +1,11 @@
-"""Residual convolutions against numpy, in testing and in training."""
+"""Residual and plain convolutions against numpy, in testing and in training."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from capsjax.layers.plain import PlainNet
 from capsjax.layers.residual import ResidualNet
 from tests.numpy_capsnet import convolve
 
@@ -56,11 +57,12 @@ def reference(variables, x, training):
 @pytest.mark.parametrize("training", [False, True])
 def test_it_is_the_numpy_network(network, training):
     net, variables, images = network
-    found, changed = net.apply(
+    apply = jax.jit(net.apply, static_argnames=("training", "mutable"))
+    found, changed = apply(
         jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), variables),
         jnp.asarray(images, jnp.float32),
         training=training,
-        mutable=["batch_stats"],
+        mutable=("batch_stats",),
     )
     assert found.shape == (2, 3, 3, 4)
     np.testing.assert_allclose(found, reference(variables, images, training), rtol=1e-3, atol=1e-4)
@@ -97,3 +99,56 @@ def test_a_stride_alone_needs_a_shortcut():
     net = ResidualNet(features=(3,), blocks=(1,), stride=(2,))
     names = [each.name for each in net.convolutions((4, 4, 3))]
     assert names == ["stem", "block_0_0_first", "block_0_0_second", "block_0_0_shortcut"]
+
+
+def test_a_padded_shortcut_skips_pixels_and_adds_zeros_around_the_channels():
+    net = ResidualNet(features=(2, 5), blocks=(1, 1), stride=(1, 2), shortcut="padded")
+    images = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 4, 1)), jnp.float32)
+    variables = jax.jit(net.init, static_argnames="training")(KEY, images, training=False)
+    assert not any("shortcut" in name for name in variables["params"])
+    names = [each.name for each in net.convolutions((5, 4, 1))]
+    assert names[1:] == [
+        f"block_{stage}_0_{part}" for stage in "01" for part in ("first", "second")
+    ]
+    # Without scales the residuals are 0, and a block passes on what is positive.
+    zeros = {
+        name: jax.tree.map(jnp.zeros_like, layer) if name.endswith("second_norm") else layer
+        for name, layer in variables["params"].items()
+    }
+    apply = jax.jit(net.apply, static_argnames="training")
+    found = apply({**variables, "params": zeros}, images, training=False)
+    kernel = np.asarray(variables["params"]["stem"]["kernel"])
+    stem = convolve(np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel, 1)
+    stem = np.maximum(stem / np.sqrt(1 + 1e-5), 0)
+    # Three more channels: one before, two after.
+    expected = np.pad(stem[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (1, 2)))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shortcut": "padding"}, "unknown shortcut .*'padding'; did you mean 'padded'"),
+        ({"features": (4, 3), "shortcut": "padded"}, "no fewer channels .* use .*='convolution'"),
+    ],
+)
+def test_shortcuts_that_do_not_work(settings, message):
+    net = ResidualNet(**{**SETTINGS, **settings})
+    with pytest.raises(ValueError, match=message):
+        list(net.convolutions((4, 4, 1)))
+
+
+def test_plain_convolutions_have_a_norm_and_a_relu_each():
+    net = PlainNet(features=(3, 2), stride=(2, 1))
+    images = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 4, 1)), jnp.float32)
+    variables = jax.jit(net.init, static_argnames="training")(KEY, images, training=False)
+    x = np.asarray(images, np.float64)
+    for index, stride in ((0, 2), (1, 1)):
+        kernel = np.asarray(variables["params"][f"plain_{index}"]["kernel"], np.float64)
+        x = convolve(np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel, stride)
+        x = np.maximum(x / np.sqrt(1 + 1e-5), 0)
+    found = jax.jit(net.apply, static_argnames="training")(variables, images, training=False)
+    assert found.shape == (2, 3, 2, 2)
+    np.testing.assert_allclose(found, x, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"value for each convolution, not \(3, 2\) and \(2,"):
+        list(PlainNet(features=(3, 2), stride=(2,)).convolutions((5, 4, 1)))

@@ -441,6 +441,14 @@ def test_the_bias_starts_at_a_tenth():
     np.testing.assert_allclose(bias.init(jax.random.key(0), bias.shape), 0.1, rtol=1e-6)
 
 
+def test_the_bias_may_start_as_an_initializer_makes_it():
+    made = make_routing("dynamic", use_bias=True, bias_init="uniform(0.5)")
+    bias = made.learned_arrays(6, 30, 4, 40)["bias"]
+    values = np.abs(bias.init(jax.random.key(0), bias.shape))
+    assert values.shape == (30, 40)
+    assert values.min() < 0.01 < 0.49 < values.max() <= 0.5
+
+
 def test_concrete_rounds_of_any_integer_type_are_python_integers():
     votes = jnp.ones((2, 3, 4, 2))
     rounds = jnp.array(3)

@@ -22,17 +22,20 @@ from capsjax.kernels.conv.phases import conv2d_phases
 from capsjax.kernels.conv.plan import make_plan, multiplications
 from capsjax.kernels.conv.sizes import check_fits, output_size
 from capsjax.kernels.conv.strips import conv2d_strips, zeros_of_strips
+from capsjax.kernels.conv.transposed import border_of_transposed, transposed_conv2d
 from capsjax.products import OPERAND_TYPES, OperandType
 from capsjax.registry import look_up
 
 __all__ = [
     "FORMS",
+    "border_of_transposed",
     "check_fits",
     "choose_form",
     "conv2d",
     "depthwise_conv2d",
     "extract_patches",
     "output_size",
+    "transposed_conv2d",
 ]
 
 
