@@ -27,6 +27,7 @@ ORDER = [
     "sweeps",
     "reports",
     "benchmarks",
+    "pretrained",
     "commands",
 ]
 LEVELS = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}

@@ -10,6 +10,8 @@ COMMANDS = {
     "train": "train a network and evaluate it on the test set",
     "evaluate": "evaluate a trained network on any part of any data",
     "visualize": "draw what a trained network has learned",
+    "predict": "label pictures, folders of them or arrays",
+    "export": "write a trained network into a folder that needs no run",
     "sweep": "train all trials of a sweep",
     "report": "report a sweep as tables and figures",
     "measure": "measure calibration, couplings and affine images of the best trials of a sweep",

@@ -49,7 +49,11 @@ def run(name: str) -> None:
     module.define_flags()
     flags.DEFINE_bool("debug", False, "Show where an error arose, not its message alone.")
     app.run(
-        lambda _: _guard(module.main, flags.FLAGS.debug, status=1),
+        lambda argv: _guard(
+            (lambda: module.main(argv[1:])) if hasattr(module, "ARGUMENTS") else module.main,
+            flags.FLAGS.debug,
+            status=1,
+        ),
         flags_parser=lambda argv: _parse(argv, module),
     )
 
@@ -109,7 +113,7 @@ def define_trained_run_flags() -> None:
         "checkpoint", "selected", "best, last, a step, or selected (what the config selects)."
     )
     flags.DEFINE_string("data_dir", "", "TFDS's directory, if not that of training.")
-    flags.DEFINE_string("data_file", "", "The .npz file, if not that of training.")
+    flags.DEFINE_string("data_file", "", "The file or folder, if not that of training.")
     flags.DEFINE_bool(
         "other_data", False, "Take data that are not the run's own, though they have its name."
     )
@@ -139,7 +143,7 @@ def _parse(argv: list[str], module: ModuleType) -> list[str]:
     argv = _guard(lambda: find_configs(argv), debug, status=2)
     _guard(lambda: _check_config_file(argv, module), debug, status=2)
     rest = _guard(lambda: _read_flags(argv), debug, status=2)
-    if rest[1:]:
+    if rest[1:] and not hasattr(module, "ARGUMENTS"):
         _fail(f"unexpected argument {rest[1]!r}; flags look like --workdir=FOLDER", status=2)
     return rest
 

@@ -69,15 +69,20 @@ def naming(path: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     """Put a whole file in place in one step."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put a whole file in place in one step."""
     with (
         naming(path),
         tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=path.name, suffix=".tmp", delete=False, encoding="utf-8"
+            dir=path.parent, prefix=path.name, suffix=".tmp", delete=False
         ) as file,
     ):
         temporary = file.name
         try:
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
             os.chmod(temporary, 0o644)  # temporary files are private; these are for everybody

@@ -6,6 +6,7 @@ print(predictor.predict(images).labels)  # images (n, h, w, c), uint8 or in [0, 
 """
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +30,11 @@ class Prediction(NamedTuple):
     """Predictions for a number of images.
 
     Attributes:
-      labels: the predicted class, that of the highest score, (n,).
-      scores: scores of the classes, (n, k): lengths of class capsules in [0, 1), or logits.
-      poses: class capsules, (n, k, d); None for a network without capsules.
+      labels: the predicted class, that of the highest score, (n,), or (n, h, w) for a map.
+      scores: scores of the classes, (n, k), or (n, h, w, k): lengths of class capsules in [0, 1),
+        or logits.
+      poses: class capsules, (n, k, d); None for a network without capsules, and for maps, where
+        they would fill the memory: `Predictor.forward` returns them.
       reconstruction: decoded from the predicted class, (n, h, w, c); None without a decoder.
     """
 
@@ -50,13 +53,20 @@ class Predictor:
       model: the Flax module.
       variables: its parameters and statistics, for `model.apply(variables, images)`.
       objective: the loss it was trained with.
+      class_names: name of each class; empty where classes are numbers alone.
     """
 
     def __init__(
-        self, config: ConfigDict, step: int, model: nn.Module, variables: dict, objective: Objective
+        self,
+        config: ConfigDict,
+        step: int,
+        model: nn.Module,
+        variables: dict,
+        objective: Objective,
+        class_names: Sequence[str] = (),
     ):
         self.config, self.step, self.model, self.variables = config, step, model, variables
-        self.objective = objective
+        self.objective, self.class_names = objective, tuple(class_names)
         apply = Compute(**config.model.compute).in_precision(model.apply)
         self._apply = jax.jit(apply)
         inside = functools.partial(look_inside, model)
@@ -99,6 +109,11 @@ class Predictor:
             images = images / np.float32(255)
         elif not np.issubdtype(images.dtype, np.floating):
             raise ValueError(f"images are uint8 or floating point, not {images.dtype}")
+        elif images.size and not (images.min() >= 0 and images.max() <= 1):
+            raise ValueError(
+                f"images of floating point are in [0, 1], and these from {images.min():g} to "
+                f"{images.max():g}: divide them by 255, or give uint8"
+            )
         return images.astype(np.float32)
 
     def predict(self, images: np.ndarray, batch_size: int = 0) -> Prediction:
@@ -117,6 +132,8 @@ class Predictor:
             missing = min(batch_size, len(images)) - len(batch)
             filled = np.pad(batch, [(0, missing)] + [(0, 0)] * (batch.ndim - 1))
             output = self._apply(self.variables, self._checked(filled))
+            if output.scores.ndim == 4:
+                output = output._replace(poses=None)
             kept = len(batch)
             parts.append(jax.tree.map(lambda x, kept=kept: np.asarray(x)[:kept], output))
         if not parts:
@@ -158,4 +175,11 @@ def load_predictor(workdir: str | Path, checkpoint: str = "selected") -> Predict
     )
     like = jax.eval_shape(lambda: built.init_state(config.seed))
     restored = checkpoints.restore(like, which)
-    return Predictor(config, restored.step, built.model, restored.state.variables, built.objective)
+    return Predictor(
+        config,
+        restored.step,
+        built.model,
+        restored.state.variables,
+        built.objective,
+        notes.get("class_names", ()),
+    )

@@ -43,10 +43,16 @@ def files_of_own(tmp_path, monkeypatch):
 
 def test_the_mathematics_by_hand():
     names = {}
-    (block,) = blocks_of("README.md")
-    exec(block, names)
+    exec(blocks_of("README.md")[0], names)
     assert names["v"].shape == (10, 16)
     assert names["c"].shape == (1152, 10)
+
+
+def test_the_network_that_comes_with_the_package_reads_a_one():
+    names = {}
+    exec(blocks_of("README.md")[1], names)
+    assert names["prediction"].labels.tolist() == [1]
+    assert names["prediction"].scores[0, 1] > 0.9
 
 
 def made_tiny(config):
@@ -101,6 +107,9 @@ def test_a_network_of_ones_own_in_linen_and_nnx():
     assert names["lengths"].shape == (2, 10)
     assert isinstance(names["model"], nnx.Module)
     assert len(jax.tree.leaves(names["variables"]["params"])) == 6
+    for losses in (names["losses"], names["nnx_losses"]):
+        assert losses[-1] < 0.9 * losses[0]
+    assert names["capsules"].poses.shape == (2, 32, 16)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,0 +1,87 @@
+"""Pictures of files and folders, as images of one size."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+# What a folder is searched for.
+SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+GREY = ("1", "L", "LA")
+DEEP = ("I", "F")
+
+
+class Description(NamedTuple):
+    """What a picture is: its size (h, w), and whether it is grey."""
+
+    size: tuple[int, int]
+    is_grey: bool
+
+
+def find_pictures(paths: Sequence[str | Path]) -> list[Path]:
+    """Find pictures: files by name, and all below folders, in the order of their names.
+
+    Raises:
+      ValueError: for a path that is not there, or a folder without pictures.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = [each for each in sorted(path.rglob("*")) if each.suffix.lower() in SUFFIXES]
+            if not inside:
+                raise ValueError(f"no pictures below {path} ({', '.join(sorted(SUFFIXES))})")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ValueError(f"no file or folder {path}")
+    return found
+
+
+def read_picture(path: Path, image_shape: Sequence[int]) -> np.ndarray:
+    """Read a picture, in grey or colour as the images have channels, and resize it.
+
+    Args:
+      path: a file that Pillow can read.
+      image_shape: (h, w, c) of the result; 1, 3 or 4 channels.
+
+    Returns:
+      The image, uint8 (h, w, c).
+
+    Raises:
+      ValueError: for a file that is no picture, or another number of channels.
+    """
+    height, width, channels = image_shape
+    if channels not in MODES:
+        raise ValueError(f"a picture has 1, 3 or 4 channels, and these images {channels}")
+    with _opened(path) as picture:
+        resized = picture.convert(MODES[channels]).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(resized).reshape(height, width, channels)
+
+
+def describe_picture(path: Path) -> Description:
+    """Read the size and the colours of a picture, without its pixels.
+
+    Raises:
+      ValueError: as `read_picture`.
+    """
+    with _opened(path) as picture:
+        return Description((picture.height, picture.width), picture.mode in GREY)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as picture:
+            if picture.mode.startswith(DEEP):
+                # Pillow would cut off whatever is above 255.
+                raise ValueError(f"{path} has more than 8 bits for a pixel's grey: save it with 8")
+            yield picture
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is no picture that Pillow can read") from None
+    except (OSError, SyntaxError) as error:  # a damaged PNG raises either
+        raise ValueError(f"{path} cannot be read: {error}") from None

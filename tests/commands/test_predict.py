@@ -1,0 +1,128 @@
+"""capsjax predict: pictures, folders and arrays, and what it refuses."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from capsjax.commands import predict
+from capsjax.data.pictures import find_pictures, read_picture
+from capsjax.runs.predictor import Prediction, Predictor
+from capsjax.training.build import build
+from tests.tiny import tiny_config
+
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    config = tiny_config()
+    built = build(config, SHAPE, 10, 1000)
+    return Predictor(config, 0, built.model, built.init_state(0).variables, built.objective)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with three pictures, one below another folder, and a file of another kind."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in ("b.png", "a.JPG", "more/c.png"):
+        Image.fromarray(random.integers(0, 256, (32, 24, 3), np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_all_pictures_below_a_folder_are_found_in_order(pictures):
+    names = [str(path.relative_to(pictures)) for path in find_pictures([pictures])]
+    assert names == ["a.JPG", "b.png", "more/c.png"]
+    assert find_pictures([pictures / "b.png"]) == [pictures / "b.png"]
+
+
+def test_a_picture_is_resized_by_means_and_in_grey_if_the_network_is(tmp_path):
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:, 8:] = 200
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    grey = read_picture(tmp_path / "x.png", (4, 4, 1))
+    assert grey.shape == (4, 4, 1)
+    np.testing.assert_array_equal(grey[0, :, 0], [0, 0, 200, 200])
+    assert read_picture(tmp_path / "x.png", (4, 4, 3)).shape == (4, 4, 3)
+
+
+def test_images_of_files_folders_and_arrays_are_one_batch(pictures, tmp_path):
+    images = np.random.default_rng(1).integers(0, 256, (2, 8, 8), np.uint8)
+    np.savez(tmp_path / "some.npz", images=images)
+    np.save(tmp_path / "one.npy", images[:1, ..., None] / 255)
+    arguments = [str(pictures), str(tmp_path / "some.npz"), str(tmp_path / "one.npy")]
+    names, found = predict.read_images(arguments, SHAPE)
+    assert found.shape == (6, *SHAPE)
+    assert names[3:] == [f"{arguments[1]}[0]", f"{arguments[1]}[1]", f"{arguments[2]}[0]"]
+    np.testing.assert_allclose(found[3], found[5], atol=1e-6)
+    _, inverted = predict.read_images(arguments[:1], SHAPE, invert=True)
+    np.testing.assert_allclose(inverted, 1 - found[:3], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere.png", "no file or folder .*nowhere.png"),
+        ("empty", "no pictures below .*empty"),
+        ("text.png", "text.png is no picture that Pillow can read"),
+        ("labels.npz", "labels.npz has no array `images`, but labels"),
+        ("large.npy", r"takes images of 8x8x1, and an array has \(9, 9, 1\)"),
+        ("text.npy", "text.npy cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, name, message):
+    (tmp_path / "empty").mkdir()
+    for text in ("text.png", "text.npy"):
+        (tmp_path / text).write_text("no picture")
+    np.savez(tmp_path / "labels.npz", labels=np.zeros(3))
+    np.save(tmp_path / "large.npy", np.zeros((1, 9, 9)))
+    with pytest.raises(ValueError, match=message):
+        predict.read_images([str(tmp_path / name)], SHAPE)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 255.0), (-1.0, 1.0)])
+def test_floats_outside_of_0_and_1_are_refused(predictor, low, high):
+    images = np.linspace(low, high, 64).reshape(1, *SHAPE)
+    with pytest.raises(ValueError, match=f"these from {low:g} to {high:g}: divide them by 255"):
+        predictor.forward(images)
+
+
+def test_the_command_writes_a_table_and_arrays(predictor, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "load_predictor", lambda *_: predictor)
+    output = tmp_path / "labels.csv"
+    given = {"workdir": "run", "network": "", "checkpoint": "last", "output": str(output)}
+    monkeypatch.setattr(predict, "FLAGS", SimpleNamespace(invert=False, inside=True, **given))
+    predict.main([str(pictures)])
+    table = pd.read_csv(output)
+    with np.load(output.with_suffix(".npz")) as arrays:
+        np.testing.assert_array_equal(table.label, arrays["labels"])
+        scores = table[[f"score_{k}" for k in range(10)]].to_numpy()
+        np.testing.assert_allclose(scores, arrays["scores"], rtol=1e-6)
+        assert arrays["poses"].shape == (3, 10, 4)
+        children = np.prod(arrays["primary_layer_poses"].shape[1:-1])
+        assert arrays["class_layer_couplings"].shape == (3, children, 10)
+    np.testing.assert_array_equal(table.label, scores.argmax(axis=1))
+    assert list(table.image) == [str(path) for path in find_pictures([pictures])]
+    assert f"wrote {output} and" in capsys.readouterr().out
+
+
+def test_the_name_of_the_label_is_in_the_table_where_classes_have_names():
+    prediction = Prediction(np.array([1, 0]), np.array([[0.1, 0.9], [0.8, 0.2]]), None, None)
+    named = predict.tabulate(["x", "y"], prediction, ("cat", "dog"))
+    assert list(named.columns) == ["image", "label", "label_name", "score_0", "score_1"]
+    assert list(named.label_name) == ["dog", "cat"]
+    assert "label_name" not in predict.tabulate(["x", "y"], prediction)
+
+
+def test_a_network_of_maps_is_refused(predictor, monkeypatch, pictures):
+    maps = Prediction(np.zeros((3, 8, 8)), np.zeros((3, 8, 8, 10)), None, None)
+    monkeypatch.setattr(predict, "_load", lambda: predictor)
+    monkeypatch.setattr(predict, "FLAGS", SimpleNamespace(invert=False))
+    monkeypatch.setattr(predictor, "predict", lambda _: maps)
+    with pytest.raises(ValueError, match="labels whole images"):
+        predict.main([str(pictures)])
