@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from capsjax.config.limits import check_limits
-from capsjax.data import Arrays, load_part, load_training
+from capsjax.data import Arrays, load_part, load_training, source_of
 from capsjax.registry import look_up
 from capsjax.runs import devices, processes
 from capsjax.runs.checkpoint import Checkpoints, Restored
@@ -16,10 +16,17 @@ from capsjax.runs.data_record import check_processes, check_test, fingerprints, 
 from capsjax.runs.files import sealed, write_json
 from capsjax.runs.interrupt import Interrupt
 from capsjax.runs.lock import hold
+from capsjax.runs.longer import count_test_reads
 from capsjax.runs.loop import train
 from capsjax.runs.progress import format_seconds
 from capsjax.runs.single_run import SingleRun
-from capsjax.runs.workdir import flatten, open_workdir, program_command, read_finished
+from capsjax.runs.workdir import (
+    flatten,
+    open_workdir,
+    program_command,
+    read_finished,
+    with_number_type_of_run,
+)
 from capsjax.tasks import check_labels
 from capsjax.training.build import build
 from capsjax.training.division import check_divides
@@ -44,6 +51,7 @@ def train_and_evaluate(
       NonFiniteError: if the loss is no longer finite.
       SystemExit: after one of the signals of `Interrupt`, once the state is saved.
     """
+    config = with_number_type_of_run(workdir, config)
     check_config(config)
     processes.check_same("the config", config.to_json_best_effort(sort_keys=True))
     with processes.primary_first():
@@ -112,6 +120,7 @@ def _train(
         "epochs": config.train.epochs,
         "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(chosen.state.variables)),
         "num_training_examples": len(training),
+        "test_reads": count_test_reads(workdir),
         "test": run.evaluate(chosen.state.variables, test),
         "validation": run.evaluate(chosen.state.variables, validation) if validation else None,
         "device": jax.devices()[0].device_kind,
@@ -125,7 +134,7 @@ def _train(
 
 def _load_test(config: ConfigDict, workdir: Path, training: Arrays) -> Arrays:
     """Load the test part, after the last step, and record it as that of the run."""
-    test = load_part(config.data.name, "test", dir=config.data.dir, file=config.data.file)
+    test = load_part(part="test", **source_of(config.data))
     data = check_test(test, training, print)
     processes.on_primary(lambda: record_data(workdir, data))
     return test
@@ -160,8 +169,12 @@ def forms_at_start(restored: Restored | None, chosen: dict[str, str]) -> dict[st
 
 def _describe(summary: dict[str, Any]) -> str:
     test = summary["test"]
+    if "dice" in test:
+        of_what = f"of the pixels, Dice {test['dice']:.4f}, of {test['num_examples']} images"
+    else:
+        of_what = f"({test['num_errors']} errors of {test['num_examples']})"
     return (
-        f"test accuracy {100 * test['accuracy']:.2f} % ({test['num_errors']} errors of "
-        f"{test['num_examples']}), {summary['selection']} parameters (step "
+        f"test accuracy {100 * test['accuracy']:.2f} % {of_what}, "
+        f"{summary['selection']} parameters (step "
         f"{summary['selected_step']}), {format_seconds(summary['train_seconds'])} of training"
     )

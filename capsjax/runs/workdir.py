@@ -8,6 +8,7 @@ checkpoints/         the last few and the best
 tensorboard/
 lock log.txt         while a program trains here; its lines, where it can print them nowhere else
 summary.json         the results; written at the end, so its presence means "finished"
+summary-40-epochs.json   those of a run of 40 epochs that was given more
 evaluation/ figures/ the output of evaluate.py and visualize.py
 """
 
@@ -36,6 +37,7 @@ from capsjax.runs.files import (
     write_json,
 )
 from capsjax.runs.lock import LOCK
+from capsjax.runs.longer import EPOCHS, lengthen
 from capsjax.runs.output import LOG
 
 # Fields that may differ when a run resumes: where files are and how often they are written does not
@@ -79,7 +81,9 @@ def open_workdir(
         else.
     """
     make_folder(path)
-    if (path / "config.json").exists():
+    if _is_longer(path, config):
+        lengthen(path, resolved(config))
+    elif (path / "config.json").exists():
         _check_same(path, config)
     elif not all(_is_left_over(each.name) for each in path.iterdir()):
         raise WorkdirError(
@@ -110,7 +114,7 @@ def _is_left_over(name: str) -> bool:
 def read_finished(
     path: Path, config: ConfigDict, data: Fingerprints | None = None
 ) -> dict[str, Any] | None:
-    """Read the results of a run that is finished; None otherwise.
+    """Read the results of a run that is finished; None otherwise, and if it is to go on for longer.
 
     Nothing is written that is not damaged or missing: the folder may be one that can only be read.
 
@@ -122,6 +126,8 @@ def read_finished(
       WorkdirError: if the folder contains a finished run of another config or of other data.
     """
     if not (path / "summary.json").exists() or not (path / "config.json").exists():
+        return None
+    if _is_longer(path, config):
         return None
     _check_same(path, config)
     if data is not None:
@@ -222,11 +228,46 @@ def _check_same(path: Path, config: ConfigDict) -> None:
     write_json(path / "config.json", new)
 
 
+def _is_longer(path: Path, config: ConfigDict) -> bool:
+    """Return whether a config is that of the run in a folder, but for more epochs."""
+    old, new = _stored_fields(path), flatten(resolved(config))
+    return _differing(old, new) == [EPOCHS] and new[EPOCHS] > old[EPOCHS]
+
+
+def with_number_type_of_run(path: Path, config: ConfigDict) -> ConfigDict:
+    """Return a config with the number type that the run or sweep in a folder was begun with.
+
+    "auto" was not always the default: the same command may mean another type today.
+    """
+    prefix = "base." if "base" in config else ""
+    field = f"{prefix}model.compute.dtype"
+    stored, given = _stored_fields(path).get(field), flatten(config.to_dict()).get(field)
+    if given != "auto" or stored in (None, "auto"):
+        return config
+    print(f"{path} goes on in {stored}, with which it began")
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.update_from_flattened_dict({field: stored})
+    return config.lock()
+
+
+def _stored_fields(path: Path) -> dict[str, Any]:
+    """Return the fields of config.json; none if it is not there, or damaged."""
+    try:
+        return flatten(resolved(_config_of(path, _read_fields(path))))
+    except (DamagedFileError, WorkdirError):
+        return {}
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return the names of fields that differ though they may not."""
+    names = sorted(old.keys() | new.keys())
+    return [name for name in names if old.get(name) != new.get(name) and not _is_free(name)]
+
+
 def _difference(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     differing = [
-        f"{name}: {old.get(name)!r} there, {new.get(name)!r} here"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not _is_free(name)
+        f"{name}: {old.get(name)!r} there, {new.get(name)!r} here" for name in _differing(old, new)
     ]
     if not differing:
         return ""

@@ -19,7 +19,13 @@ from capsjax.runs.interrupt import Interrupt
 from capsjax.runs.lock import hold
 from capsjax.runs.progress import format_seconds
 from capsjax.runs.train import check_config, train_and_evaluate
-from capsjax.runs.workdir import flatten, open_workdir, program_command, summary_or_set_aside
+from capsjax.runs.workdir import (
+    flatten,
+    open_workdir,
+    program_command,
+    summary_or_set_aside,
+    with_number_type_of_run,
+)
 from capsjax.sweeps import folders
 from capsjax.sweeps.grid import Trial, trials_of
 from capsjax.sweeps.index import make_index, seconds_so_far
@@ -54,6 +60,7 @@ def run_sweep(
       ValueError: for an unusable sweep or folder; nothing has been trained then.
       SystemExit: after one of the signals of `Interrupt`, once all is saved.
     """
+    config = with_number_type_of_run(workdir, config)
     trials = trials_of(config)
     for trial in trials:
         check_config(trial.config)

@@ -121,6 +121,18 @@ def test_another_config_in_the_same_folder_is_refused(finished):
         train.train_and_evaluate(tiny_config(loss_weights__margin=2.0), finished[0])
 
 
+@pytest.mark.ci
+def test_a_run_with_more_epochs_is_the_run_that_had_them_from_the_start(tmp_path):
+    short, long = (tiny_config(train__epochs=epochs) for epochs in (2, 3))
+    train.train_and_evaluate(short, tmp_path / "a")
+    extended = train.train_and_evaluate(long, tmp_path / "a")
+    whole = train.train_and_evaluate(long, tmp_path / "b")
+    assert extended["test"] == whole["test"]
+    assert (extended["test_reads"], whole["test_reads"]) == (2, 1)
+    assert (extended["steps"], whole["steps"]) == (12, 12)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
 @pytest.fixture
 def stopped(tmp_path, monkeypatch):
     """A run that heard SIGTERM after its first epoch: its folder and its config."""

@@ -27,8 +27,10 @@ from capsjax.runs.workdir import (
     open_workdir,
     program_command,
     read_config,
+    read_finished,
     read_summary,
 )
+from tests.tiny import tiny_config
 
 COMMAND = {"command": ["train.py", "--config=c.py"], "overrides": {}}
 
@@ -331,3 +333,60 @@ def test_new_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
 
 def test_version_is_the_packages():
     assert describe_environment()["packages"]["capsjax"] == capsjax.__version__
+
+
+def finished_run(folder, config):
+    open_workdir(folder, config, COMMAND)
+    write_json(folder / "summary.json", files.sealed(dict.fromkeys(workdir.RESULTS, 1)))
+
+
+def test_a_run_may_be_given_more_epochs_and_keeps_its_results(tmp_path, capsys, caplog):
+    config, longer = (tiny_config(train__epochs=epochs) for epochs in (3, 5))
+    finished_run(tmp_path, config)
+    assert read_finished(tmp_path, longer) is None
+    open_workdir(tmp_path, longer, COMMAND)
+    assert read_config(tmp_path).train.epochs == 5
+    assert not (tmp_path / "summary.json").exists()
+    assert files.read_sealed(tmp_path / "summary-3-epochs.json")["test"] == 1
+    assert "goes on from 3 to 5 epochs; its results after 3 are in" in capsys.readouterr().out
+    assert caplog.messages == []
+    with pytest.raises(WorkdirError, match=r"train\.epochs: 5 there, 3 here"):
+        open_workdir(tmp_path, config, COMMAND)
+
+
+def test_more_epochs_and_another_change_are_another_run(tmp_path):
+    finished_run(tmp_path, tiny_config(train__epochs=3))
+    other = tiny_config(train__epochs=5, loss_weights__margin=2.0)
+    for action in (
+        lambda: read_finished(tmp_path, other),
+        lambda: open_workdir(tmp_path, other, {}),
+    ):
+        with pytest.raises(WorkdirError, match=r"margin: 1\.0 there, 2\.0 here; train\.epochs: 3"):
+            action()
+
+
+def test_a_kill_while_a_run_is_given_more_epochs_loses_nothing(tmp_path, monkeypatch):
+    config, longer = (tiny_config(train__epochs=epochs) for epochs in (3, 5))
+    finished_run(tmp_path, config)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("capsjax.runs.longer.write_json", kill)
+        with pytest.raises(KeyboardInterrupt):
+            open_workdir(tmp_path, longer, COMMAND)
+    assert read_config(tmp_path).train.epochs == 3
+    open_workdir(tmp_path, longer, COMMAND)
+    assert read_config(tmp_path).train.epochs == 5
+    assert (tmp_path / "summary-3-epochs.json").exists()
+
+
+@pytest.mark.parametrize(("anneal_epochs", "warnings"), [(0, 1), (3, 0)])
+def test_a_rate_that_has_fallen_to_its_end_is_pointed_out(
+    tmp_path, caplog, anneal_epochs, warnings
+):
+    settings = {"schedule__name": "cosine", "schedule__anneal_epochs": anneal_epochs}
+    finished_run(tmp_path, tiny_config(train__epochs=3, **settings))
+    open_workdir(tmp_path, tiny_config(train__epochs=5, **settings), COMMAND)
+    assert len(caplog.messages) == warnings
