@@ -4,8 +4,10 @@
     python experiments/evaluate.py --workdir=runs/a --checkpoint=last --data=kmnist
 
 Writes WORKDIR/evaluation/DATA-PART-STEP/: evaluation.json, confusion.png, mistakes.png and
-predictions.npz (labels, predictions, scores, in the order of the data). Data of the run's own name
-that are not the run's own are refused, unless --other_data is given.
+predictions.npz (labels, predictions, scores, in the order of the data). For maps of labels, classes
+are those of pixels, mistakes.png shows the maps of the lowest Dice coefficients, and there are no
+scores. Data of the run's own name that are not the run's own are refused, unless --other_data is
+given.
 """
 
 from pathlib import Path
@@ -14,8 +16,10 @@ import numpy as np
 from absl import flags
 from sklearn.metrics import confusion_matrix
 
+from capsjax.analysis.maps import confusion_of_pixels, dice_of_classes
 from capsjax.commands import command_line
-from capsjax.data import Arrays, load_part, load_training
+from capsjax.data import Arrays, fitted, load_part, load_training, source_of
+from capsjax.metrics import dice_coefficient
 from capsjax.plots import figures
 from capsjax.runs.compilation import keep_compiled_programs
 from capsjax.runs.data_record import Fingerprints, check_data, fingerprints
@@ -27,7 +31,9 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     command_line.define_trained_run_flags()
-    flags.DEFINE_string("data", "", "Another data set: digits, npz or a name of TFDS.")
+    flags.DEFINE_string(
+        "data", "", "Another data set: one that capsjax list names, or one of TFDS."
+    )
     flags.DEFINE_enum("part", "test", ["test", "train"], "Part of the data set.")
     flags.DEFINE_integer("mistakes", 10, "Mistakes in the figure.", lower_bound=1)
 
@@ -39,7 +45,8 @@ def main() -> None:
     config = predictor.config.data
     name = FLAGS.data or config.name
     where = {"dir": FLAGS.data_dir or config.dir, "file": FLAGS.data_file or config.file}
-    data = load_part(name, FLAGS.part, **where)
+    source = fitted({**source_of(config), **where, "name": name}, predictor.model.image_shape)
+    data = load_part(part=FLAGS.part, **source)
     if name == config.name and not FLAGS.other_data:
         found = _own_parts(data, {**config, **where})
         check_data(workdir, found, command_line.OTHER_DATA)
@@ -47,20 +54,24 @@ def main() -> None:
         raise ValueError(
             f"{name} has {data.num_classes} classes and the network {predictor.model.num_classes}"
         )
-    if data.labels.ndim != 1:
+    if data.labels.ndim == 2:
         raise ValueError(
-            "this command counts one class for each image; the accuracy of another task is in "
+            "this command counts one class for each image or pixel; the accuracy of several is in "
             f"{workdir / 'summary.json'}"
         )
+    data = data.numbered_as(predictor.class_names)
     folder = workdir / "evaluation" / f"{name}-{FLAGS.part}-{predictor.step}"
     if FLAGS.other_data:
         folder = command_line.folder_beside(folder, data)
     title = f"{predictor.config.name}, step {predictor.step}, on {name} ({FLAGS.part})"
-    result = evaluate(predictor, data.images, data.labels, folder, title, FLAGS.mistakes)
-    print(
-        f"{title}: accuracy {100 * result['accuracy']:.2f} %, {result['num_errors']} errors of "
-        f"{result['num_examples']}\nwrote {folder}"
-    )
+    arguments = (predictor, data.images, data.labels, folder, title, FLAGS.mistakes)
+    if data.labels.ndim == 3:
+        result = evaluate_maps(*arguments)
+        counted = f" of the pixels, Dice {result['dice']:.4f}, of {result['num_examples']} images"
+    else:
+        result = evaluate(*arguments)
+        counted = f", {result['num_errors']} errors of {result['num_examples']}"
+    print(f"{title}: accuracy {100 * result['accuracy']:.2f} %{counted}\nwrote {folder}")
 
 
 def _own_parts(data: Arrays, settings: dict) -> Fingerprints:
@@ -100,6 +111,8 @@ def evaluate(
         ],
         "confusion_matrix": matrix.tolist(),
     }
+    if predictor.class_names:
+        result["class_names"] = list(predictor.class_names)
 
     # The most confident mistakes: the highest wrong scores first.
     worst = np.flatnonzero(wrong)
@@ -115,13 +128,63 @@ def evaluate(
             prediction.scores[worst],
             f"The most confident of {wrong.sum()} mistakes: {title}\n"
             f"(taken for, is; {meaning} of both classes)",
+            predictor.class_names,
         ).savefig(folder / "mistakes.png", dpi=150)
-        figures.confusion_matrix(matrix, title).savefig(folder / "confusion.png", dpi=150)
+        figures.confusion_matrix(matrix, title, predictor.class_names).savefig(
+            folder / "confusion.png", dpi=150
+        )
         np.savez(
             folder / "predictions.npz",
             labels=labels,
             predictions=prediction.labels,
             scores=prediction.scores,
         )
+    write_json(folder / "evaluation.json", result)
+    return result
+
+
+def evaluate_maps(
+    predictor: Predictor,
+    images: np.ndarray,
+    labels: np.ndarray,
+    folder: Path,
+    title: str,
+    max_mistakes: int = 10,
+) -> dict:
+    """Predict the maps of all examples and write the results.
+
+    Returns:
+      The contents of evaluation.json.
+    """
+    prediction = predictor.predict(images, predictor.config.evaluate.batch_size)
+    num_classes = predictor.model.num_classes
+    matrix = confusion_of_pixels(labels, prediction.labels, num_classes)
+    dice = np.asarray(dice_coefficient(prediction.labels, labels, num_classes))
+    accuracy = float(np.trace(matrix) / matrix.sum())
+    result = {
+        "step": predictor.step,
+        "num_examples": len(labels),
+        "accuracy": accuracy,
+        "error": 1 - accuracy,
+        "dice": float(dice.mean()),
+        "per_class_dice": dice_of_classes(matrix),
+        "confusion_matrix": matrix.tolist(),
+    }
+    worst = np.argsort(dice, kind="stable")[:max_mistakes]
+    decoded = prediction.reconstruction
+    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder):
+        figures.maps(
+            images[worst] / 255.0,
+            labels[worst],
+            prediction.labels[worst],
+            None if decoded is None else decoded[worst],
+            dice[worst],
+            f"The lowest Dice coefficients: {title}",
+        ).savefig(folder / "mistakes.png", dpi=150)
+        figures.confusion_matrix(matrix, f"Pixels: {title}").savefig(
+            folder / "confusion.png", dpi=150
+        )
+        np.savez(folder / "predictions.npz", labels=labels, predictions=prediction.labels)
     write_json(folder / "evaluation.json", result)
     return result

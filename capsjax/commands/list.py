@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from capsjax.config import FAMILIES
 from capsjax.config.files import config_names
-from capsjax.data import SOURCES
+from capsjax.data import COMPONENTS, SOURCES
 from capsjax.layers.norms import NORMS
 from capsjax.layers.pooling import POOLINGS
 from capsjax.models import MODELS
@@ -35,7 +35,11 @@ def main() -> None:
         "tasks and their settings": _with_settings(TASKS),
         "losses": sorted(LOSSES),
         "norms of capsule layers": sorted(NORMS),
-        "data sources": [*SOURCES, "a name of an image-classification set of TFDS"],
+        "data sources": [
+            *SOURCES,
+            *_with_settings(COMPONENTS),
+            "a name of an image-classification set of TFDS",
+        ],
     }
     for title, entries in sections.items():
         print(f"{title}:")

@@ -3,7 +3,7 @@
     python experiments/visualize.py --workdir=runs/a
 
 Writes WORKDIR/figures/*.png from test images. A network without capsules has only training
-curves.
+curves, and one for maps of labels these and the maps.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from capsjax.commands import command_line
-from capsjax.data import Arrays, load_part
+from capsjax.data import Arrays, fitted, load_part, source_of
+from capsjax.metrics import dice_coefficient
 from capsjax.plots import figures
 from capsjax.runs.compilation import keep_compiled_programs
 from capsjax.runs.data_record import check_data, fingerprints
@@ -39,12 +40,14 @@ def main() -> None:
     predictor = load_predictor(workdir, FLAGS.checkpoint)
     data = predictor.config.data
     where = {"dir": FLAGS.data_dir or data.dir, "file": FLAGS.data_file or data.file}
-    test = load_part(data.name, "test", **where)
+    source = fitted({**source_of(data), **where}, predictor.model.image_shape)
+    test = load_part(part="test", **source)
     folder = workdir / "figures"
     if FLAGS.other_data:
         folder = command_line.folder_beside(folder, test)
     else:
         check_data(workdir, fingerprints(test=test), command_line.OTHER_DATA)
+    test = test.numbered_as(predictor.class_names)
     folder.mkdir(exist_ok=True)
     offsets = np.linspace(-FLAGS.pose_range, FLAGS.pose_range, FLAGS.pose_steps)
     for name, figure in draw(predictor, test, read_metrics(workdir), FLAGS.images, offsets):
@@ -69,23 +72,28 @@ def draw(
     title = f"{predictor.config.name}, step {predictor.step}"
     if records:
         yield "curves", figures.training_curves(records, f"Training of {title}")
-    if test.labels.ndim != 1:  # the other figures show one class for each image
+    if test.labels.ndim == 3:
+        yield "maps", draw_maps(predictor, test, count, title)
+    if test.labels.ndim != 1:
+        print("couplings and poses are drawn for data with one class for each image alone")
         return
     few = test.take(_some_of_each_class(test.labels, count))
     output, inside = predictor.look_inside(few.images)
-    if output.poses is None:
+    couplings = inside.get("class_layer", {}).get("couplings")
+    if couplings is None:  # a network without capsules
         return
-    predictions = np.asarray(output.scores).argmax(axis=-1)
+    predictions, names = np.asarray(output.scores).argmax(axis=-1), predictor.class_names
     shown = few.images / 255.0
     fewer = slice(0, 6)
     yield (
         "couplings",
         figures.couplings(
             shown[fewer],
-            np.asarray(inside["class_layer"]["couplings"])[fewer],
+            np.asarray(couplings)[fewer],
             few.labels[fewer],
             predictions[fewer],
             f"Coupling coefficients after the last round: {title}",
+            names,
         ),
     )
     if output.reconstruction is None:
@@ -98,6 +106,7 @@ def draw(
             few.labels,
             predictions,
             f"Test images and their reconstructions: {title}",
+            names,
         ),
     )
     # Ten of each class are enough to find one that is recognised.
@@ -106,9 +115,23 @@ def draw(
     chosen = several.take(_one_of_each_class(several.labels, recognised))
     decoded = move_poses(predictor, chosen.images, chosen.labels, offsets)
     study = f"Poses moved and decoded: {title}"
-    yield "poses", figures.pose_overview(decoded, offsets, chosen.labels, study)
+    yield "poses", figures.pose_overview(decoded, offsets, chosen.labels, study, names)
     for label, each in zip(chosen.labels, decoded, strict=True):
-        yield f"poses_class_{label}", figures.pose_study(each, offsets, int(label), study)
+        yield f"poses_class_{label}", figures.pose_study(each, offsets, int(label), study, names)
+
+
+def draw_maps(predictor: Predictor, test: Arrays, count: int, title: str) -> Figure:
+    """Draw the first test images that have more than background, with their maps."""
+    few = test.take(np.flatnonzero(test.labels.any(axis=(1, 2)))[:count])
+    prediction = predictor.predict(few.images, predictor.config.evaluate.batch_size)
+    return figures.maps(
+        few.images / 255.0,
+        few.labels,
+        prediction.labels,
+        prediction.reconstruction,
+        np.asarray(dice_coefficient(prediction.labels, few.labels, predictor.model.num_classes)),
+        f"Test images and their maps: {title}",
+    )
 
 
 def move_poses(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,14 +27,20 @@ class Arrays:
       images: uint8, (n, h, w, c), 0 black and 255 white.
       labels: int32 from 0: (n,), or (n, k) of 0 and 1 for several classes, or (n, h, w) for a map.
       num_classes: number of classes of the whole data set.
+      recipe: how the examples were generated, a text that differs if anything in it does; empty for
+        those that were read.
+      class_names: name of each class; empty where classes are numbers alone.
 
     Raises:
-      DataError: if shapes or types are wrong, the part is empty, or a label is out of range.
+      DataError: if shapes or types are wrong, the part is empty, a label is out of range, or there
+        are more or fewer names than classes.
     """
 
     images: np.ndarray
     labels: np.ndarray
     num_classes: int
+    recipe: str = ""
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self):
         images, labels = self.images, self.labels
@@ -63,6 +69,8 @@ class Arrays:
                 f"labels run from 0 to {self.num_classes - 1}, "
                 f"not from {labels.min()} to {labels.max()}"
             )
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise DataError(f"{len(self.class_names)} names for {self.num_classes} classes")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,7 +82,30 @@ class Arrays:
 
     def take(self, indices: np.ndarray) -> "Arrays":
         """Return the examples at `indices`, in that order."""
-        return Arrays(self.images[indices], self.labels[indices], self.num_classes)
+        recipe = f"{self.recipe}, those at {_digest(indices)}" if self.recipe else ""
+        return dataclasses.replace(
+            self, images=self.images[indices], labels=self.labels[indices], recipe=recipe
+        )
+
+    def numbered_as(self, class_names: tuple[str, ...]) -> "Arrays":
+        """Return the same examples, of classes that are numbered as in another list of names.
+
+        Where either has no names they are as they were.
+
+        Raises:
+          DataError: for a class of these examples that the list lacks.
+        """
+        if not self.class_names or not class_names or self.class_names == class_names:
+            return self
+        others = sorted(set(self.class_names) - set(class_names))
+        if others:
+            raise DataError(
+                f"these data have the class {others[0]!r}, and the network has "
+                f"{', '.join(class_names)}"
+            )
+        numbers = np.array([class_names.index(name) for name in self.class_names], np.int32)
+        labels, count = numbers[self.labels], len(class_names)
+        return dataclasses.replace(self, labels=labels, num_classes=count, class_names=class_names)
 
     def classes(self) -> np.ndarray:
         """Return the numbers of the classes that occur, in ascending order."""
@@ -82,17 +113,18 @@ class Arrays:
             return np.flatnonzero(self.labels.any(axis=0))
         return np.unique(self.labels)
 
-    def fingerprint(self) -> dict[str, int | str]:
+    def fingerprint(self) -> dict[str, Any]:
         """Return values for JSON that differ if anything in the data does.
 
-        A run compares them, and uses nothing else of its data to recognise them.
+        A run compares them, and uses nothing else of its data to recognise them. Those of generated
+        examples come from their recipe.
         """
-        return {
-            "number": len(self),
-            "classes": self.num_classes,
-            "images": _digest(self.images),
-            "labels": _digest(self.labels),
-        }
+        sizes: dict[str, Any] = {"number": len(self), "classes": self.num_classes}
+        if self.class_names:
+            sizes["class names"] = list(self.class_names)
+        if self.recipe:
+            return {**sizes, "recipe": hashlib.sha256(self.recipe.encode()).hexdigest()}
+        return {**sizes, "images": _digest(self.images), "labels": _digest(self.labels)}
 
 
 def _digest(array: np.ndarray) -> str:
@@ -129,7 +161,6 @@ def split_validation(
         )
     if validation_size == 0:
         return train, None
-    # RandomState, because numpy has frozen its streams: the split is the same in every version.
     if stratify:
         count = len(np.unique(train.labels))
         if not count <= validation_size <= len(train) - count:
@@ -146,6 +177,16 @@ def split_validation(
             stratify=train.labels,
         )
     else:
-        order = np.random.RandomState(seed).permutation(len(train))
-        held_out, rest = order[:validation_size], order[validation_size:]
+        rest, held_out = split_positions(len(train), validation_size, seed)
     return train.take(np.sort(rest)), train.take(np.sort(held_out))
+
+
+def split_positions(count: int, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split the positions of `count` examples by a fixed seed: the rest, and those held out.
+
+    >>> [part.tolist() for part in split_positions(5, 2, seed=0)]
+    [[1, 3, 4], [0, 2]]
+    """
+    # RandomState, because numpy has frozen its streams: the split is the same in every version.
+    order = np.random.RandomState(seed).permutation(count)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])

@@ -44,11 +44,12 @@ def describe_unseen(training: Arrays, part: Arrays, name: str) -> str:
     unseen = np.setdiff1d(part.classes(), training.classes())
     if not unseen.size:
         return ""
-    listed = _listed([(each, each) for each in unseen.tolist()])
+    names = part.class_names or range(part.num_classes)
+    listed = _listed([(names[each], names[each]) for each in unseen.tolist()])
     return f"warning: {name} images have classes that no training image has: {listed}"
 
 
-def _listed(ranges: Sequence[tuple[int, int]]) -> str:
+def _listed(ranges: Sequence[tuple[int | str, int | str]]) -> str:
     texts = [str(a) if a == b else f"{a} to {b}" for a, b in ranges[:MOST_LISTED]]
     rest = len(ranges) - len(texts)
     return ", ".join(texts) + (f" and {rest} more" if rest else "")

@@ -14,10 +14,12 @@ SPLIT_SEED = 0
 def load_npz(path: str, part: str) -> Arrays:
     """Load one part of a .npz file.
 
-    The file holds `images` (n, h, w) or (n, h, w, c) and `labels` (n,), and may hold
-    `test_images` and `test_labels`; without them a sixth is set aside for testing by a fixed
-    seed. Images are uint8 in 0..255, or floating point in 0..1 (or bool). To train on it, every
-    class from 0 to the largest label has an image; a test part may have any of them.
+    The file holds `images` (n, h, w) or (n, h, w, c) and `labels` (n,), integers or the names of
+    classes, which are numbered in their order, or instead of these
+    `masks` (n, h, w), the class of each pixel, and may hold `test_images` and `test_labels`, or
+    `test_masks`; without them a sixth is set aside for testing by a fixed seed. Images are uint8 in
+    0..255, or floating point in 0..1 (or bool); masks of one class may be bool. To train on it,
+    every class from 0 to the largest label has an image; a test part may have any of them.
 
     Args:
       path: the file.
@@ -38,6 +40,8 @@ def load_npz(path: str, part: str) -> Arrays:
         raise DataError(f"no file {path!r} (--config.data.file)") from None
     except Exception as error:  # whatever zipfile, zlib and numpy raise for a damaged file
         raise DataError(f"{path!r} is not a readable .npz file: {error}") from error
+    _rename_masks(arrays, path)
+    class_names = _number_names(arrays)
     missing = {"images", "labels"} - arrays.keys()
     if missing:
         raise DataError(
@@ -50,15 +54,18 @@ def load_npz(path: str, part: str) -> Arrays:
         if name in arrays:
             _check_length(arrays, name)
     labels = [_labels(arrays[name], name) for name in ("labels", "test_labels") if name in arrays]
-    if labels[0].ndim == 2:  # several classes for each image: a column for each class
+    if class_names:
+        num_classes = len(class_names)
+    elif labels[0].ndim == 2:  # several classes for each image: a column for each class
         num_classes = labels[0].shape[1]
     else:
         num_classes = 1 + max(int(each.max(initial=0)) for each in labels)
         if part == "train":
             check_no_gaps(labels, path)
-    train = Arrays(_images(arrays["images"], "images"), labels[0], num_classes)
+    classes = {"num_classes": num_classes, "class_names": class_names}
+    train = Arrays(_images(arrays["images"], "images"), labels[0], **classes)
     if "test_images" in arrays:
-        test = Arrays(_images(arrays["test_images"], "test_images"), labels[1], num_classes)
+        test = Arrays(_images(arrays["test_images"], "test_images"), labels[1], **classes)
         if test.image_shape != train.image_shape:
             raise DataError(
                 f"test_images are {test.image_shape} and images {train.image_shape}, (h, w, c)"
@@ -68,6 +75,34 @@ def load_npz(path: str, part: str) -> Arrays:
     else:
         train, test = split_validation(train, max(1, len(train) // TEST_SHARE), SPLIT_SEED)
     return {"train": train, "test": test}[part]
+
+
+def _rename_masks(arrays: dict[str, np.ndarray], path: str) -> None:
+    """Call masks labels, which is what the rest of the program calls them."""
+    for part in ("", "test_"):
+        masks, labels = f"{part}masks", f"{part}labels"
+        if masks not in arrays:
+            continue
+        if labels in arrays:
+            raise DataError(f"{path!r} has both {masks} and {labels}: leave one of them out")
+        array, images = arrays.pop(masks), arrays.get(f"{part}images")
+        if images is not None and array.shape != images.shape[:3]:
+            raise DataError(
+                f"{masks} are (n, h, w), a class for each pixel of {part}images: "
+                f"{images.shape[:3]} here, not {array.shape}"
+            )
+        arrays[labels] = array.astype(np.uint8) if array.dtype == np.bool_ else array
+
+
+def _number_names(arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """Number labels that are names of classes, in the order of the names, and return these."""
+    named = [name for name in ("labels", "test_labels") if name in arrays]
+    if not named or any((arrays[each].dtype.kind, arrays[each].ndim) != ("U", 1) for each in named):
+        return ()
+    found = np.unique(np.concatenate([arrays[name] for name in named]))
+    for name in named:
+        arrays[name] = np.searchsorted(found, arrays[name])
+    return tuple(found.tolist())
 
 
 def _check_length(arrays: dict[str, np.ndarray], name: str) -> None:
@@ -96,7 +131,7 @@ def _images(images: np.ndarray, name: str) -> np.ndarray:
 def _labels(labels: np.ndarray, name: str) -> np.ndarray:
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
-            f"{name} are integers from 0, not {labels.dtype}: "
+            f"{name} are integers from 0 or names of classes, not {labels.dtype}: "
             f"np.searchsorted(np.unique(labels), {name}) makes them so"
         )
     if labels.size and not 0 <= labels.min() <= labels.max() < 2**31 - 1:

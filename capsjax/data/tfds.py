@@ -81,7 +81,7 @@ def _make_builder(name: str, directory: str):
     try:
         return tfds.builder(name, data_dir=directory, file_format="array_record")
     except tfds.core.registered.DatasetNotFoundError:
-        ours = ("digits", "npz")
+        ours = ("digits", "npz", "folder", "csv", "shapes")
         raise DataError(
             f"unknown data set {name!r}; {suggest(name, [*ours, *TRAINING_SIZES])}, or any other "
             "image-classification set of TFDS"

@@ -9,7 +9,8 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-INK = "#222222"
+from capsjax.plots.drawing import INK, grid, mosaic, name_of, row_name, show
+
 GOOD, BAD = "#1b7837", "#b2182b"
 
 
@@ -19,6 +20,7 @@ def reconstructions(
     labels: np.ndarray,
     predictions: np.ndarray,
     title: str,
+    class_names: Sequence[str] = (),
 ) -> Figure:
     """Draw images with their labels above their reconstructions with the predictions.
 
@@ -26,20 +28,27 @@ def reconstructions(
       images, reconstructed: (n, h, w, c) in [0, 1].
       labels, predictions: (n,).
       title: title of the figure.
+      class_names: name of each class; empty for numbers.
     """
     count = len(images)
-    figure, axes = _grid(2, count, title, cell=0.95, left=0.8)
+    figure, axes = grid(2, count, title, cell=0.95, left=0.8)
     for column in range(count):
         right = labels[column] == predictions[column]
-        _show(axes[0, column], images[column], f"{labels[column]}")
-        _show(axes[1, column], reconstructed[column], f"{predictions[column]}")
+        show(axes[0, column], images[column], name_of(labels[column], class_names))
+        show(axes[1, column], reconstructed[column], name_of(predictions[column], class_names))
         axes[1, column].title.set_color(GOOD if right else BAD)
-    _row_name(axes[0, 0], "image\nand label")
-    _row_name(axes[1, 0], "decoded,\npredicted")
+    row_name(axes[0, 0], "image\nand label")
+    row_name(axes[1, 0], "decoded,\npredicted")
     return figure
 
 
-def pose_study(decoded: np.ndarray, offsets: np.ndarray, label: int, title: str) -> Figure:
+def pose_study(
+    decoded: np.ndarray,
+    offsets: np.ndarray,
+    label: int,
+    title: str,
+    class_names: Sequence[str] = (),
+) -> Figure:
     """Draw the images decoded as each dimension of one pose moves in steps.
 
     Args:
@@ -47,13 +56,19 @@ def pose_study(decoded: np.ndarray, offsets: np.ndarray, label: int, title: str)
       offsets: offset added to the dimension in each step, (steps,).
       label: class of the capsule.
       title: title of the figure.
+      class_names: name of each class; empty for numbers.
     """
     names = [f"dim {dimension}" for dimension in range(len(decoded))]
-    return _mosaic(decoded, names, offsets, f"{title}: class {label}", cell=0.5)
+    shown = name_of(label, class_names)
+    return mosaic(decoded, names, offsets, f"{title}: class {shown}", cell=0.5)
 
 
 def pose_overview(
-    decoded: np.ndarray, offsets: np.ndarray, labels: np.ndarray, title: str
+    decoded: np.ndarray,
+    offsets: np.ndarray,
+    labels: np.ndarray,
+    title: str,
+    class_names: Sequence[str] = (),
 ) -> Figure:
     """Draw the pose study of every class at a glance: the dimension that changes its image most.
 
@@ -62,11 +77,14 @@ def pose_overview(
       offsets: (steps,).
       labels: (classes,).
       title: title of the figure.
+      class_names: name of each class; empty for numbers.
     """
     change = np.square(np.diff(decoded, axis=2)).sum(axis=(2, 3, 4, 5))
     strongest = change.argmax(axis=1)
-    names = [f"class {label}, dim {dim}" for label, dim in zip(labels, strongest, strict=True)]
-    return _mosaic(decoded[np.arange(len(labels)), strongest], names, offsets, title, cell=0.6)
+    shown = [name_of(label, class_names) for label in labels]
+    kind = "" if class_names else "class "
+    names = [f"{kind}{name}, dim {dim}" for name, dim in zip(shown, strongest, strict=True)]
+    return mosaic(decoded[np.arange(len(labels)), strongest], names, offsets, title, cell=0.6)
 
 
 def training_curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -81,6 +99,7 @@ def training_curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
         "margin": "margin loss",
         "reconstruction": "reconstruction loss (unweighted)",
         "error": "error (%)",
+        "dice": "Dice coefficient",
     }
     shown = {name: panels[name] for name in panels if any(name in each for each in records)}
     rows = -(-len(shown) // 2)
@@ -115,7 +134,12 @@ def training_curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
 
 
 def couplings(
-    images: np.ndarray, c: np.ndarray, labels: np.ndarray, predictions: np.ndarray, title: str
+    images: np.ndarray,
+    c: np.ndarray,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    title: str,
+    class_names: Sequence[str] = (),
 ) -> Figure:
     """Draw where each upper capsule gets its votes from: its coupling coefficients.
 
@@ -124,16 +148,20 @@ def couplings(
       c: coupling coefficients (n, i, j).
       labels, predictions: (n,).
       title: title of the figure.
+      class_names: name of each class; empty for numbers.
     """
     count, lower, upper = c.shape
-    figure = Figure(figsize=(9, 0.85 * count + 1.2), layout="constrained")
+    cell = 1.1 if class_names else 0.85
+    figure = Figure(figsize=(9, cell * count + 1.2), layout="constrained")
     figure.suptitle(title, color=INK)
     columns = figure.subplots(count, 2, width_ratios=(1, 9), squeeze=False)
     # Even coupling is white, more is red and less is blue.
     even = 1 / upper
     norm = TwoSlopeNorm(even, vmin=0, vmax=max(float(c.max()), 1.01 * even))
     for row in range(count):
-        _show(columns[row, 0], images[row], f"{labels[row]}, predicted {predictions[row]}")
+        label, predicted = (name_of(each[row], class_names) for each in (labels, predictions))
+        between = "\n" if class_names else " "  # a line each for names
+        show(columns[row, 0], images[row], f"{label},{between}predicted{between}{predicted}")
         columns[row, 0].title.set_color(GOOD if labels[row] == predictions[row] else BAD)
         axis = columns[row, 1]
         # Lower capsules in the order of their coupling to the predicted class: a profile that is
@@ -146,7 +174,8 @@ def couplings(
             norm=norm,
             interpolation="nearest",
         )
-        axis.set_yticks(range(upper), labels=range(upper), fontsize=6)
+        shown = [name_of(label, class_names) for label in range(upper)]
+        axis.set_yticks(range(upper), labels=shown, fontsize=6)
         axis.set_ylabel("class", fontsize=8)
         axis.set_xticks([])
     columns[-1, 1].set_xlabel(
@@ -156,12 +185,13 @@ def couplings(
     return figure
 
 
-def confusion_matrix(matrix: np.ndarray, title: str) -> Figure:
+def confusion_matrix(matrix: np.ndarray, title: str, class_names: Sequence[str] = ()) -> Figure:
     """Draw how often each class (row) was taken for each other (column).
 
     Args:
       matrix: counts, (k, k).
       title: title of the figure.
+      class_names: name of each class; empty for numbers.
     """
     classes = len(matrix)
     size = max(4.5, 0.5 * classes)
@@ -185,8 +215,9 @@ def confusion_matrix(matrix: np.ndarray, title: str) -> Figure:
                         color="white" if dark else GOOD if row == column else INK,
                     )
     axis.set(xlabel="predicted", ylabel="label", title=title)
-    axis.set_xticks(range(classes))
-    axis.set_yticks(range(classes))
+    names = [name_of(label, class_names) for label in range(classes)]
+    axis.set_xticks(range(classes), labels=names, rotation=90 if class_names else 0)
+    axis.set_yticks(range(classes), labels=names)
     return figure
 
 
@@ -197,6 +228,7 @@ def mistakes(
     predictions: np.ndarray,
     scores: np.ndarray,
     title: str,
+    class_names: Sequence[str] = (),
 ) -> Figure:
     """Draw images that were taken for another class, and their reconstructions.
 
@@ -206,6 +238,7 @@ def mistakes(
       labels, predictions: (n,).
       scores: scores of the classes, (n, k).
       title: title of the figure.
+      class_names: name of each class; empty for numbers.
     """
     count = len(images)
     if count == 0:
@@ -213,80 +246,53 @@ def mistakes(
         figure.suptitle(title, color=INK)
         figure.text(0.5, 0.35, "no mistakes", ha="center", color=GOOD)
         return figure
-    figure, axes = _grid(1 if reconstructed is None else 2, count, title, cell=1.05, left=0.8)
+    figure, axes = grid(1 if reconstructed is None else 2, count, title, cell=1.05, left=0.8)
     for column in range(count):
         label, predicted = labels[column], predictions[column]
         both = f"{scores[column, predicted]:.2f} / {scores[column, label]:.2f}"
-        _show(axes[0, column], images[column], f"{predicted}, is {label}\n{both}")
+        taken_for, true = name_of(predicted, class_names), name_of(label, class_names)
+        between = "\n" if class_names else " "  # a line each for names
+        show(axes[0, column], images[column], f"{taken_for},{between}is {true}\n{both}")
         if reconstructed is not None:
-            _show(axes[1, column], reconstructed[column])
-    _row_name(axes[0, 0], "image")
+            show(axes[1, column], reconstructed[column])
+    row_name(axes[0, 0], "image")
     if reconstructed is not None:
-        _row_name(axes[1, 0], "decoded")
+        row_name(axes[1, 0], "decoded")
     return figure
 
 
-def _mosaic(
-    cells: np.ndarray, row_names: Sequence[str], offsets: np.ndarray, title: str, cell: float
+def maps(
+    images: np.ndarray,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    reconstructed: np.ndarray | None,
+    dice: np.ndarray,
+    title: str,
 ) -> Figure:
-    """Draw images (rows, columns, h, w, c) as one picture: hundreds of axes are slow."""
-    rows, columns, h, w, channels = cells.shape
-    gap = max(1, h // 14)
-    padded = np.zeros((rows, columns, h + gap, w + gap, channels))
-    padded[:, :, gap:, gap:] = cells
-    sheet = padded.transpose(0, 2, 1, 3, 4).reshape(rows * (h + gap), columns * (w + gap), channels)
-    left, top = 1.3, 0.7  # inches for the names of rows, and for the title and the offsets
-    width, height = columns * cell + left + 0.1, rows * cell + top + 0.1
-    figure = Figure(figsize=(width, height))
-    figure.suptitle(title, color=INK, fontsize=10, y=1 - 0.1 / height, va="top")
-    axis = figure.add_axes(
-        (left / width, 0.1 / height, columns * cell / width, rows * cell / height)
-    )
-    _show(axis, sheet)
-    axis.set_axis_on()
-    axis.set_frame_on(False)
-    axis.tick_params(length=0, labelsize=8, labelcolor=INK)
-    axis.xaxis.tick_top()
-    axis.set_yticks((np.arange(rows) + 0.5) * (h + gap) + gap / 2, labels=row_names)
-    axis.set_xticks(
-        (np.arange(columns) + 0.5) * (w + gap) + gap / 2, labels=[f"{x:+.2f}" for x in offsets]
-    )
+    """Draw images above their maps of labels, the predicted maps, and what was decoded.
+
+    Args:
+      images: (n, h, w, c) in [0, 1].
+      labels, predictions: classes from 0, the background, (n, h, w).
+      reconstructed: like the images; None without a decoder.
+      dice: Dice coefficient of each prediction, (n,).
+      title: title of the figure.
+    """
+    count, decoded = len(images), reconstructed is not None
+    figure, axes = grid(3 + decoded, count, title, cell=1.2, left=0.8)
+    for column in range(count):
+        show(axes[0, column], images[column])
+        show(axes[1, column], _coloured(labels[column]))
+        show(axes[2, column], _coloured(predictions[column]), f"Dice {dice[column]:.2f}")
+        if decoded:
+            show(axes[3, column], reconstructed[column])
+    for row, name in enumerate(["image", "labels", "predicted", "decoded"][: 3 + decoded]):
+        row_name(axes[row, 0], name)
     return figure
 
 
-def _grid(rows: int, columns: int, title: str, cell: float, left: float):
-    """Make axes in a tight grid, with room on the left for the names of rows (inches)."""
-    top = 0.7 + 0.3 * title.count("\n")
-    width, height = columns * cell + left + 0.2, rows * cell + top + 0.2
-    figure = Figure(figsize=(max(width, 4.0), height))
-    figure.suptitle(title, color=INK, fontsize=11, y=1 - 0.12 / height, va="top")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(
-        left=left / width,
-        right=1 - 0.1 / width,
-        bottom=0.1 / height,
-        top=1 - top / height,
-        wspace=0.12,
-        hspace=0.32 if cell > 0.9 else 0.08,
-    )
-    for axis in axes.flat:
-        axis.set_axis_off()
-    return figure, axes
-
-
-def _show(axis, image: np.ndarray, title: str = "") -> None:
-    image = np.clip(image, 0.0, 1.0)
-    # One channel is drawn as ink on paper; three are colours.
-    if image.shape[-1] == 3:
-        axis.imshow(image)
-    else:
-        axis.imshow(image.mean(axis=-1), cmap=matplotlib.colormaps["gray_r"], vmin=0, vmax=1)
-    axis.set_axis_off()
-    if title:
-        axis.set_title(title, fontsize=8, color=INK, pad=2)
-
-
-def _row_name(axis, name: str) -> None:
-    axis.text(
-        -0.15, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize=8, color=INK
-    )
+def _coloured(classes: np.ndarray) -> np.ndarray:
+    """Return the pixels of a map (h, w) in colours (h, w, 3), the background in light grey."""
+    colours = matplotlib.colormaps["tab10"].colors
+    others = np.array(colours)[(classes - 1) % len(colours)]
+    return np.where(classes[..., None] == 0, 0.93, others)

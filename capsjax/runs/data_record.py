@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from capsjax.data import Arrays
+from capsjax.data import COMPONENTS, Arrays
 from capsjax.data.labels import describe_unseen
 from capsjax.runs import processes
 from capsjax.runs.files import (
@@ -37,7 +37,12 @@ def fingerprints(**parts: Arrays | None) -> dict[str, dict[str, Any]]:
 
 def by_settings(found: Fingerprints, data: ConfigDict) -> Fingerprints:
     """Name each part with the settings that chose it, in which trials of a sweep may differ."""
-    settings = {name: value for name, value in data.items() if name not in ("dir", "file")}
+    others = {"dir", "file", *COMPONENTS} - {data.name}
+    settings = {
+        name: value.to_dict() if isinstance(value, ConfigDict) else value
+        for name, value in data.items()
+        if name not in others
+    }
     listed = ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))
     return {f"{part} ({listed})": fields for part, fields in found.items()}
 

@@ -74,6 +74,7 @@ class SingleRun:
                 "train_seconds": 0.0,
                 "image_shape": training.image_shape,
                 "num_classes": training.num_classes,
+                **({"class_names": training.class_names} if training.class_names else {}),
                 "forms": self._built.model.chosen_forms(config.train.batch_size // self._mesh.size),
                 "backend": jax.default_backend(),
             }

@@ -71,6 +71,7 @@ def _keep_parameters(folder: Path, members: Members, index: int, outcome: Outcom
         "train_seconds": outcome.notes["train_seconds"][index],
         "image_shape": training.image_shape,
         "num_classes": training.num_classes,
+        **({"class_names": training.class_names} if training.class_names else {}),
     }
     last = jax.tree.map(lambda x: x[index], outcome.states)
     loss, selected = outcome.notes["best_losses"][index], outcome.selected_step(index)

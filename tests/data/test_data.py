@@ -204,6 +204,30 @@ def test_npz_without_a_test_part_sets_a_sixth_aside(npz):
     assert capsjax.data.load_training("npz", file=path, validation_size=10)[1].num_classes == 10
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u1", ">i2", "u4", "i8", "u8"])
+def test_npz_labels_are_integers_of_any_type(npz, dtype):
+    train = load_part("npz", "train", file=npz(images=IMAGES, labels=LABELS.astype(dtype)))
+    assert (train.num_classes, train.class_names) == (3, ())
+    assert set(train.labels.tolist()) == {0, 1, 2}
+
+
+def test_npz_labels_may_be_names_in_both_parts(npz):
+    names = np.array(["owl", "cat", "dog", "cat"])
+    path = npz(images=IMAGES[:4], labels=names, test_images=IMAGES[4:6], test_labels=["emu", "dog"])
+    train, test = (load_part("npz", part, file=path) for part in ("train", "test"))
+    assert train.class_names == test.class_names == ("cat", "dog", "emu", "owl")
+    assert train.labels.tolist() == [3, 0, 1, 0]
+    assert test.labels.tolist() == [2, 1]
+    assert describe_unseen(train, test, "test").endswith("no training image has: emu")
+
+
+def test_there_are_as_many_names_as_classes():
+    named = Arrays(IMAGES, LABELS, 3, class_names=("a", "b", "c"))
+    assert named.take(np.array([1])).class_names == ("a", "b", "c")
+    with pytest.raises(DataError, match="2 names for 3 classes"):
+        Arrays(IMAGES, LABELS, 3, class_names=("a", "b"))
+
+
 def test_npz_classes_are_counted_over_both_parts(npz):
     path = npz(
         images=IMAGES[:8],
@@ -304,10 +328,10 @@ def test_npz_bool_is_black_and_white(npz):
         ({"images": IMAGES.astype(np.complex64)}, "not complex64"),
         ({"images": IMAGES.reshape(12, -1)}, r"shape \(n, h, w, c\)"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, "empty"),
-        ({"labels": LABELS.astype(np.float64)}, "labels are integers from 0, not float64"),
-        ({"labels": LABELS.astype(str)}, "labels are integers from 0"),
+        ({"labels": LABELS.astype(np.float64)}, "integers from 0 or names of classes, not float64"),
+        ({"labels": np.eye(3)[LABELS].astype(str)}, "labels are integers from 0 or names"),
         ({"labels": LABELS - 1}, r"labels run from .*-1 to 1"),
-        ({"labels": LABELS.astype(str)}, r"np.searchsorted\(np.unique\(labels\), labels\) makes"),
+        ({"labels": LABELS / 2}, r"np.searchsorted\(np.unique\(labels\), labels\) makes"),
         ({"labels": LABELS[:-1]}, "labels has 11 rows and images 12: each image has one"),
         ({"labels": LABELS[:, None]}, r"0 or 1 .*, not from 0 to 2; .* have shape \(12,\)"),
         ({"labels": np.eye(3, dtype=int)[LABELS] * 2}, "are 0 or 1 for each of 3 classes"),
