@@ -96,7 +96,7 @@ def test_every_package_of_an_extra_is_in_setup_cfg():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     listed = dict(setup["options.extras_require"])
-    distributions = {"absl": "absl-py", "sklearn": "scikit-learn"}
+    distributions = {"PIL": "pillow", "absl": "absl-py", "sklearn": "scikit-learn"}
     for package, extra in extras.EXTRAS.items():
         name = distributions.get(package, package).replace("_", "-")
         assert name in listed[extra].replace("_", "-"), package

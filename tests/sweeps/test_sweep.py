@@ -82,6 +82,7 @@ def test_a_trial_is_the_run_of_train_py(finished, tmp_path):
             "seconds_to_first_step",
             "image_shape",
             "num_classes",
+            "test_reads",  # once: no trial is given more epochs
         }
         records, expected = read_metrics(folder), read_metrics(tmp_path / trial.id)
         assert [(r["step"], r["split"]) for r in records] == [
