@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from absl import flags
-from tqdm import tqdm
 
-from capsjax.data.pictures import find_pictures, read_picture
+from capsjax.data.pictures import find_pictures, read_pictures
 from capsjax.pretrained import FOLDERS
 from capsjax.runs.compilation import keep_compiled_programs
 from capsjax.runs.exported import load_exported
@@ -102,8 +101,7 @@ def read_images(
             continue
         paths = find_pictures([argument])
         names += map(str, paths)
-        read = tqdm(paths, "reading", unit="picture", disable=None, leave=False, delay=1)
-        pictures = np.stack([read_picture(path, image_shape) for path in read]) / np.float32(255)
+        pictures = read_pictures(paths, image_shape) / np.float32(255)
         images.append(1 - pictures if invert else pictures)
     shapes = {each.shape[1:] for each in images}
     if shapes != {tuple(image_shape)}:
@@ -116,13 +114,15 @@ def read_images(
 def _read_arrays(path: Path) -> np.ndarray:
     try:
         content = np.load(path)
-    except (OSError, ValueError) as error:
+        if isinstance(content, np.lib.npyio.NpzFile):
+            with content as file:
+                content = {name: file[name] for name in file.files}
+    except Exception as error:  # whatever zipfile, zlib and numpy raise for a damaged file
         raise ValueError(f"{path} cannot be read: {error}") from None
-    if isinstance(content, np.lib.npyio.NpzFile):
-        with content:
-            if "images" not in content:
-                raise ValueError(f"{path} has no array `images`, but {', '.join(content)}")
-            content = content["images"]
+    if isinstance(content, dict):
+        if "images" not in content:
+            raise ValueError(f"{path} has no array `images`, but {', '.join(content)}")
+        content = content["images"]
     if content.ndim == 3:
         content = content[..., None]
     if content.dtype == np.uint8:

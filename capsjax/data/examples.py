@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from capsjax.data.arrays import Arrays, DataError, split_positions
 from capsjax.data.npz import SPLIT_SEED, TEST_SHARE
-from capsjax.data.pictures import describe_picture, find_pictures, read_picture
+from capsjax.data.pictures import describe_picture, find_pictures, read_pictures
 from capsjax.registry import look_up
 
 # Channels by the setting `colour`; "auto" is grey if every picture is.
@@ -118,8 +117,7 @@ def load_examples(
     if part == "train":
         _check_classes(chosen, class_names, file)
     image_shape = _image_shape([example.path for example in everything], image_size, colour)
-    read = tqdm(chosen, "reading", unit="picture", disable=None, leave=False, delay=1)
-    images = np.stack([read_picture(example.path, image_shape) for example in read])
+    images = read_pictures([example.path for example in chosen], image_shape)
     numbers = {name: number for number, name in enumerate(class_names)}
     labels = np.array([numbers[example.class_name] for example in chosen], np.int32)
     return Arrays(images, labels, len(class_names), class_names=class_names)

@@ -35,7 +35,7 @@ def map_bands(
 
     Args:
       function: from a band (n, rows, ...) to arrays (n, rows, ...); a row of a result depends on
-        the rows that `rows` says, and on no others.
+        the rows that `rows` names, and on no others.
       x: the image with its border.
       rows: see `Rows`.
       at_once: rows, or groups of rows, of the result in a band.

@@ -10,6 +10,7 @@ from capsjax.kernels.compute import Compute
 from capsjax.kernels.conv import check_fits, output_size
 from capsjax.layers import Conv, ConvCaps, Decoder, DenseCaps, PrimaryCaps
 from capsjax.layers.readout import make_readout
+from capsjax.models.decoding import check_decoder
 from capsjax.models.images import check_images
 from capsjax.models.output import Output
 from capsjax.ops import mask_poses
@@ -102,8 +103,7 @@ class CapsNet(nn.Module):
         Raises:
           ValueError: if the network has no decoder.
         """
-        if self.decoder is None:
-            raise ValueError("this network has no decoder (config.model.use_decoder is False)")
+        check_decoder(self.decoder)
         return self.decoder_layer(mask_poses(poses, mask))
 
     def chosen_forms(self, batch_size: int) -> dict[str, str]:

@@ -11,6 +11,7 @@ from capsjax.kernels.compute import Compute
 from capsjax.layers import Conv, DenseCaps, PoseDecoder, PrimaryCaps, SharedConvCaps
 from capsjax.layers.feature_norm import FeatureNorm
 from capsjax.layers.readout import make_readout
+from capsjax.models.decoding import check_decoder
 from capsjax.models.images import check_images
 from capsjax.models.output import Output
 from capsjax.models.sections import settings_of_layers
@@ -51,8 +52,8 @@ class DeepCaps(nn.Module):
       class_caps: settings of `DenseCaps`.
       decoder: settings of `PoseDecoder`, or None for a network without one.
       readout: what makes the class scores, see `capsjax.layers.readout.make_readout`.
-      task: what labels mean (see `capsjax.tasks`). Of several classes, the poses are added before
-        they are decoded.
+      task: what labels mean (see `capsjax.tasks`). The poses of several classes are added
+        before they are decoded.
       compute: how the network is computed.
       batch_axis: device axis that a batch is divided over, so that batch norm covers the whole
         batch; None for one device.
@@ -131,8 +132,7 @@ class DeepCaps(nn.Module):
         Raises:
           ValueError: if the network has no decoder.
         """
-        if self.decoder is None:
-            raise ValueError("this network has no decoder (config.model.use_decoder is False)")
+        check_decoder(self.decoder)
         return self.decoder_layer(_choose(poses, mask), training=False)
 
     def chosen_forms(self, batch_size: int) -> dict[str, str]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from capsjax.kernels.compute import Compute
 from capsjax.layers import ConvCaps, DenseCaps, PrimaryCaps
-from capsjax.layers.normed_conv import forms_of
+from capsjax.layers.normed_conv import Convolution, forms_of
 from capsjax.layers.readout import make_readout
 from capsjax.layers.residual import ResidualNet
 from capsjax.layers.stacks import Updates, plan_updates, route_stack
@@ -109,11 +109,11 @@ class InvertedAttention(nn.Module):
         """Return what "auto" means on this machine: form of each convolution, and dtype."""
         net = ResidualNet(**self.backbone, parent=None)
         convolutions = list(net.convolutions(self.image_shape))
-        forms = forms_of(convolutions, batch_size, self.backbone["compute"])
-        compute, image = self.primary_caps["compute"], convolutions[-1].output
         features = self.primary_caps["types"] * self.primary_caps["pose_size"]
-        form = compute.form_of((batch_size, *image), (1, 1, image[-1], features), 1)
-        return {**forms, "primary_caps": form, "dtype": compute.chosen_dtype}
+        last = Convolution("primary_caps", convolutions[-1].output, features, 1, 1)
+        compute = self.backbone["compute"]
+        forms = forms_of([*convolutions, last], batch_size, compute)
+        return {**forms, "dtype": compute.chosen_dtype}
 
 
 def make_inverted_attention(

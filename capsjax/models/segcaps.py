@@ -11,6 +11,7 @@ from capsjax.kernels.compute import Compute
 from capsjax.kernels.conv import border_of_transposed
 from capsjax.layers import Conv, LocalConvCaps, LocalDeconvCaps, PixelDecoder
 from capsjax.layers.readout import make_readout
+from capsjax.models.decoding import check_decoder
 from capsjax.models.images import check_images
 from capsjax.models.maps import check_map_task, with_background
 from capsjax.models.output import Output
@@ -142,8 +143,7 @@ class SegCaps(nn.Module):
         Raises:
           ValueError: if the network has no decoder.
         """
-        if self.decoder is None:
-            raise ValueError("this network has no decoder (config.model.use_decoder is False)")
+        check_decoder(self.decoder)
         masked = mask_poses(poses, mask[..., 1:])
         return self.decoder_layer(masked.reshape(*masked.shape[:3], -1))
 

@@ -22,7 +22,7 @@ from capsjax.registry import look_up, settings_in
 from capsjax.routing import ROUTING, Routing, SelfRouting, make_routing
 from capsjax.tasks import Task
 
-# Of the kernels of primary capsules.
+# Settings of the kernels of primary capsules.
 KERNEL = {"kernel_size": 3, "stride": 1, "padding": "SAME"}
 READ_ACTIVATIONS = ("activation", "log_activation")
 

@@ -73,6 +73,7 @@ def test_images_of_files_folders_and_arrays_are_one_batch(pictures, tmp_path):
         ("labels.npz", "labels.npz has no array `images`, but labels"),
         ("large.npy", r"takes images of 8x8x1, and an array has \(9, 9, 1\)"),
         ("text.npy", "text.npy cannot be read"),
+        ("cut.npz", "cut.npz cannot be read"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, name, message):
@@ -81,6 +82,7 @@ def test_what_cannot_be_read_is_named(tmp_path, name, message):
         (tmp_path / text).write_text("no picture")
     np.savez(tmp_path / "labels.npz", labels=np.zeros(3))
     np.save(tmp_path / "large.npy", np.zeros((1, 9, 9)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "labels.npz").read_bytes()[:100])
     with pytest.raises(ValueError, match=message):
         predict.read_images([str(tmp_path / name)], SHAPE)
 

@@ -52,7 +52,7 @@ def votes_by_loops(kind, u, kernel):
                 votes[:, row, column] += u[:, y, x] @ kernel[k, m].T
     else:
         rows, columns = -(-H // stride), -(-W // stride)
-        # Of what is missing at the border, the smaller half comes before the image.
+        # The smaller half of what is missing at the border comes before the image.
         before = [
             max((count - 1) * stride + size - length, 0) // 2
             for count, length in ((rows, H), (columns, W))

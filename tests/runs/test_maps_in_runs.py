@@ -137,7 +137,7 @@ def test_segcaps_trains_and_its_decoder_is_drawn(tmp_path):
     same = {name: value for name, value in TINY.items() if not name.startswith("model")}
     config.update_from_flattened_dict({**same, "model.compute.conv": "lax"})
     summary = train_and_evaluate(config, tmp_path / "run")
-    # Of the small network, and 72 and 512 for a second class.
+    # Those of the small network, and 72 and 512 for a second class.
     assert summary["num_parameters"] == 70_249 + 72 + 512
     assert set(summary["test"]) > {"dice", "binary_cross_entropy", "reconstruction"}
     predictor = load_predictor(tmp_path / "run")

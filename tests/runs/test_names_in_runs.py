@@ -135,7 +135,7 @@ def test_other_data_are_numbered_as_the_network_is(finished, pictures, tmp_path,
         (tmp_path / "test" / name).mkdir()
         for path in (pictures / "test" / name).iterdir():
             with Image.open(path) as picture:
-                # Of another size and in colour, but the same for the network.
+                # Another size, and in colour, but the same for the network.
                 other = picture.convert("RGB").resize((16, 16), Image.Resampling.NEAREST)
             other.save(tmp_path / "test" / name / path.name)
     monkeypatch.setattr(evaluate, "FLAGS", flags(workdir, data_file=str(tmp_path)))
