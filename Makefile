@@ -3,6 +3,7 @@
 # make test-math   the mathematics alone: operations, kernels, routing, layers, statistics
 # make test-ci     processes, faults, installations, and single tests of many seconds
 # make test-long   the longest tests; the workflow runs both in a job of their own
+# make test-browser  pages in a real browser; installs Gradio, and needs Chromium or Chrome
 # make faults      damage every file of a run in many ways, and show what becomes of it
 # make lint        ruff
 
@@ -14,13 +15,14 @@ JAX ?=
 
 PYTEST = $(VENV)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: demo test test-math test-ci test-long faults lint clean
+.PHONY: demo test test-math test-ci test-long test-browser faults lint clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python experiments/train.py --config=configs/digits.py --workdir=$(RUN)
 	$(VENV)/bin/python experiments/evaluate.py --workdir=$(RUN)
 	$(VENV)/bin/python experiments/visualize.py --workdir=$(RUN)
-	@echo "Figures: $(RUN)/figures and $(RUN)/evaluation. Results: $(RUN)/summary.json"
+	$(VENV)/bin/python experiments/report.py --workdir=$(RUN)
+	@echo "Figures: $(RUN)/figures and $(RUN)/evaluation. Results: $(RUN)/summary.json. Page: $(RUN)/report.html"
 
 test: $(VENV)/installed-dev
 	$(PYTEST)
@@ -33,6 +35,9 @@ test-ci: $(VENV)/installed-dev
 
 test-long: $(VENV)/installed-dev
 	$(PYTEST) --no-loadscope-reorder -m long
+
+test-browser: $(VENV)/installed-browser
+	$(VENV)/bin/python -m pytest -q -n 0 -m browser tests/browser
 
 faults: $(VENV)/installed-dev
 	PYTHONPATH=. $(VENV)/bin/python tests/faults/inject.py
@@ -53,4 +58,8 @@ $(VENV)/installed: setup.cfg constraints.txt
 $(VENV)/installed-dev: $(VENV)/installed
 	$(VENV)/bin/pip install -q --no-compile -c constraints.txt -e ".[dev]"
 	$(if $(JAX),$(VENV)/bin/pip install -q --no-compile --upgrade "$(JAX)")
+	touch $@
+
+$(VENV)/installed-browser: $(VENV)/installed-dev
+	$(VENV)/bin/pip install -q --no-compile -c constraints.txt -e ".[dev,explore]"
 	touch $@

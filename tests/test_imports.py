@@ -28,6 +28,7 @@ ORDER = [
     "reports",
     "benchmarks",
     "pretrained",
+    "explore",
     "commands",
 ]
 LEVELS = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}

@@ -13,9 +13,11 @@ EXTRAS = {
     "sklearn": "train",
     "tensorboardX": "train",
     "tqdm": "train",
+    "datasets": "hf",
     "tensorflow": "tfds",
     "tensorflow_datasets": "tfds",
     "torch": "bench",
+    "gradio": "explore",
 }
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from capsjax import commands
@@ -31,7 +32,14 @@ def test_every_command_is_a_module_with_flags_help_and_main():
 
 def test_every_script_is_a_command():
     scripts = {path.stem for path in (ROOT / "experiments").glob("*.py")}
-    assert scripts == set(commands.COMMANDS) - {"clean", "export", "list", "predict", "summary"}
+    assert scripts == set(commands.COMMANDS) - {
+        "clean",
+        "explore",
+        "export",
+        "list",
+        "predict",
+        "summary",
+    }
     for name in scripts:
         text = (ROOT / "experiments" / f"{name}.py").read_text(encoding="utf-8")
         assert f'run("{name}")' in text
@@ -136,6 +144,20 @@ def test_summary_counts_the_parameters_of_each_layer():
     layers = ["conv_layer", "primary_layer", "class_layer", "readout_layer", "decoder_layer"]
     assert list(rows)[1:6] == layers
     assert "a training step of 32 images" in lines[-2]
+
+
+def test_summary_draws_what_augmentation_makes_of_training_images():
+    plain, turned = (
+        np.asarray(summary.draw_augmented(tiny_config(augment__max_shift=0, **changes)))
+        for changes in ({}, {"augment__rotation": 30.0})
+    )
+    # Eight classes, each beside nine versions, of 8x8 pixels with a border, enlarged.
+    assert plain.shape == turned.shape == (8 * 10 * 6, 10 * 10 * 6, 3)
+    tiles = [picture.reshape(8, 60, 10, 60, 3) for picture in (plain, turned)]
+    assert (tiles[0] == tiles[0][:, :, :1]).all()
+    np.testing.assert_array_equal(tiles[1][:, :, 0], tiles[0][:, :, 0])
+    assert (tiles[1] != tiles[1][:, :, :1]).mean() > 0.2
+    assert len(np.unique(tiles[0][:, :, 0].reshape(8, -1), axis=0)) == 8
 
 
 def test_summary_needs_no_download(monkeypatch):

@@ -39,6 +39,7 @@ def test_the_wheel_has_one_top_level_name(wheel):
     assert "capsjax/configs/digits.py" in names
     assert "capsjax/configs/sweeps/digits.py" in names
     assert "capsjax/py.typed" in names
+    assert {"capsjax/explore/page.css", "capsjax/explore/pad.js"} <= set(names)
 
 
 SNIPPET = """

@@ -1,0 +1,77 @@
+"""Pictures as text: PNG in data URIs, as the page holds them and sends them."""
+
+import base64
+import binascii
+import io
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+# The largest picture that is taken, in bytes and in pixels.
+MOST_BYTES = 20_000_000
+MOST_PIXELS = 50_000_000
+# A picture is made this small before anything else; no network takes larger ones.
+LARGEST_SIDE = 1024
+TOO_LARGE = f"this file has more than {MOST_BYTES // 1_000_000} MB: take a smaller one"
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+
+def to_data_uri(image: np.ndarray) -> str:
+    """Return an image as a PNG in a data URI.
+
+    Args:
+      image: uint8, (h, w, c) of 1, 3 or 4 channels.
+
+    >>> to_data_uri(np.zeros((2, 2, 1), np.uint8))[:30]
+    'data:image/png;base64,iVBORw0K'
+    """
+    grey = image.shape[-1] == 1
+    stream = io.BytesIO()
+    # The fastest level: a slider waits for it.
+    Image.fromarray(image[..., 0] if grey else image).save(stream, "PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def to_bytes(image: np.ndarray) -> np.ndarray:
+    """Return an image of numbers in [0, 1], or a little beyond, as uint8."""
+    return np.round(255 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
+
+
+def from_data_uri(text: str) -> Image.Image:
+    """Read the picture of a data URI, in grey ("L") or colour ("RGB"), at most 1024 pixels wide.
+
+    What is transparent becomes white.
+
+    Raises:
+      ValueError: for anything that is no picture, or one that is too large.
+    """
+    head, _, body = text.partition(",")
+    if not head.startswith("data:") or not head.endswith(";base64"):
+        raise ValueError("this is no picture")
+    if len(body) > MOST_BYTES * 4 / 3:
+        raise ValueError(TOO_LARGE)
+    try:
+        stream = io.BytesIO(base64.b64decode(body, validate=True))
+        with Image.open(stream, formats=FORMATS) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                most = MOST_PIXELS // 1_000_000
+                raise ValueError(f"this picture has more than {most} million pixels")
+            return _plain(picture)
+    except (UnidentifiedImageError, binascii.Error):
+        raise ValueError(f"this is no picture: take one of {', '.join(FORMATS)}") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # damaged, or cut off
+        raise ValueError(f"this picture cannot be read: {error}") from None
+
+
+def _plain(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith(("I", "F")):
+        # Pillow would cut off whatever is above 255.
+        raise ValueError("this picture has more than 8 bits for a pixel's grey: save it with 8")
+    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    if picture.mode in ("1", "L"):
+        return picture.convert("L")
+    if picture.has_transparency_data:
+        opaque = picture.convert("RGBA")
+        paper = Image.new("RGBA", opaque.size, "white")
+        return Image.alpha_composite(paper, opaque).convert("RGB")
+    return picture.convert("RGB")
