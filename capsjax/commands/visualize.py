@@ -12,6 +12,7 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
+from capsjax.analysis.examples import one_of_each_class, some_of_each_class
 from capsjax.commands import command_line
 from capsjax.data import Arrays, fitted, load_part, source_of
 from capsjax.metrics import dice_coefficient
@@ -19,6 +20,7 @@ from capsjax.plots import figures
 from capsjax.runs.compilation import keep_compiled_programs
 from capsjax.runs.data_record import check_data, fingerprints
 from capsjax.runs.files import naming
+from capsjax.runs.moved_poses import move_poses
 from capsjax.runs.predictor import Predictor, load_predictor
 from capsjax.runs.writers import read_metrics
 
@@ -77,7 +79,7 @@ def draw(
     if test.labels.ndim != 1:
         print("couplings and poses are drawn for data with one class for each image alone")
         return
-    few = test.take(_some_of_each_class(test.labels, count))
+    few = test.take(some_of_each_class(test.labels, count))
     output, inside = predictor.look_inside(few.images)
     couplings = inside.get("class_layer", {}).get("couplings")
     if couplings is None:  # a network without capsules
@@ -110,9 +112,9 @@ def draw(
         ),
     )
     # Ten of each class are enough to find one that is recognised.
-    several = test.take(_some_of_each_class(test.labels, 10 * test.num_classes))
+    several = test.take(some_of_each_class(test.labels, 10 * test.num_classes))
     recognised = predictor.predict(several.images).labels
-    chosen = several.take(_one_of_each_class(several.labels, recognised))
+    chosen = several.take(one_of_each_class(several.labels, recognised))
     decoded = move_poses(predictor, chosen.images, chosen.labels, offsets)
     study = f"Poses moved and decoded: {title}"
     yield "poses", figures.pose_overview(decoded, offsets, chosen.labels, study, names)
@@ -132,38 +134,3 @@ def draw_maps(predictor: Predictor, test: Arrays, count: int, title: str) -> Fig
         np.asarray(dice_coefficient(prediction.labels, few.labels, predictor.model.num_classes)),
         f"Test images and their maps: {title}",
     )
-
-
-def move_poses(
-    predictor: Predictor, images: np.ndarray, labels: np.ndarray, offsets: np.ndarray
-) -> np.ndarray:
-    """Add each offset to each dimension of the labels' poses, and decode.
-
-    Returns:
-      (n, dimensions, steps, h, w, c) in [0, 1].
-
-    Source: Sabour et al. 2017, section 5.1 and figure 4.
-    """
-    poses = np.asarray(predictor.forward(images).poses)
-    n, classes, d = poses.shape
-    moves = offsets[None, :, None] * np.eye(d)[:, None, :]  # (d, steps, d)
-    moved = poses[:, None, None] + moves[None, :, :, None, :]  # (n, d, steps, classes, d)
-    labels = np.repeat(labels, d * len(offsets))
-    decoded = predictor.decode(moved.reshape(-1, classes, d).astype(np.float32), labels)
-    return decoded.reshape(n, d, len(offsets), *decoded.shape[1:])
-
-
-def _some_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
-    """Choose the positions of `count` examples, all classes in turn."""
-    rank = np.empty(len(labels), np.int64)  # how many of its class came before each example
-    for label in np.unique(labels):
-        positions = np.flatnonzero(labels == label)
-        rank[positions] = np.arange(len(positions))
-    return np.lexsort((labels, rank))[:count]
-
-
-def _one_of_each_class(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Find the first example of each class, preferably one that is recognised."""
-    preferred = np.argsort(labels != predictions, kind="stable")
-    _, first = np.unique(labels[preferred], return_index=True)
-    return preferred[first]

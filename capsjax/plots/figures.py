@@ -5,13 +5,24 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from capsjax.plots.drawing import INK, grid, mosaic, name_of, row_name, show
+from capsjax.plots.drawing import grid, mosaic, show
+from capsjax.plots.matrices import confusion_matrix, couplings
+from capsjax.plots.text import BAD, GOOD, INK, fitted, name_of
 
-GOOD, BAD = "#1b7837", "#b2182b"
+__all__ = [
+    "INK",
+    "confusion_matrix",
+    "couplings",
+    "maps",
+    "mistakes",
+    "pose_overview",
+    "pose_study",
+    "reconstructions",
+    "training_curves",
+]
 
 
 def reconstructions(
@@ -31,14 +42,13 @@ def reconstructions(
       class_names: name of each class; empty for numbers.
     """
     count = len(images)
-    figure, axes = grid(2, count, title, cell=0.95, left=0.8)
+    rows = ("image\nand label", "decoded,\npredicted")
+    figure, axes = grid(rows, (1, 1), count, title, cell=0.95)
     for column in range(count):
         right = labels[column] == predictions[column]
         show(axes[0, column], images[column], name_of(labels[column], class_names))
         show(axes[1, column], reconstructed[column], name_of(predictions[column], class_names))
         axes[1, column].title.set_color(GOOD if right else BAD)
-    row_name(axes[0, 0], "image\nand label")
-    row_name(axes[1, 0], "decoded,\npredicted")
     return figure
 
 
@@ -104,7 +114,7 @@ def training_curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
     shown = {name: panels[name] for name in panels if any(name in each for each in records)}
     rows = -(-len(shown) // 2)
     figure = Figure(figsize=(10, 3.2 * rows), layout="constrained")
-    figure.suptitle(title, color=INK)
+    figure.suptitle(fitted(title, 9.5, 12), color=INK)
     for place, (name, label) in enumerate(shown.items(), start=1):
         axis = figure.add_subplot(rows, 2, place)
         scale = 100.0 if name == "error" else 1.0
@@ -119,105 +129,22 @@ def training_curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
                 axis.plot(epochs, scale * values, color=color, label=split, marker=".", ms=4)
         axis.set_ylabel(label)
         axis.set_xlabel("epoch")
+        if len({epoch for line in axis.get_lines() for epoch in line.get_xdata()}) == 1:
+            axis.set_xticks(axis.get_lines()[0].get_xdata())
         drawn = [value for line in axis.get_lines() for value in line.get_ydata()]
         if drawn and min(drawn) > 0:
             axis.set_yscale("log")
             # Over many decades there is room only for powers of ten.
             wide = max(drawn) > 1e4 * min(drawn)
             axis.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+            low, high = axis.get_ylim()
+            if sum(low <= tick <= high for tick in axis.get_yticks()) < 2:
+                axis.yaxis.set_major_locator(MaxNLocator(5))
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3, which="both")
         axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False)
-    return figure
-
-
-def couplings(
-    images: np.ndarray,
-    c: np.ndarray,
-    labels: np.ndarray,
-    predictions: np.ndarray,
-    title: str,
-    class_names: Sequence[str] = (),
-) -> Figure:
-    """Draw where each upper capsule gets its votes from: its coupling coefficients.
-
-    Args:
-      images: (n, h, w, c) in [0, 1].
-      c: coupling coefficients (n, i, j).
-      labels, predictions: (n,).
-      title: title of the figure.
-      class_names: name of each class; empty for numbers.
-    """
-    count, lower, upper = c.shape
-    cell = 1.1 if class_names else 0.85
-    figure = Figure(figsize=(9, cell * count + 1.2), layout="constrained")
-    figure.suptitle(title, color=INK)
-    columns = figure.subplots(count, 2, width_ratios=(1, 9), squeeze=False)
-    # Even coupling is white, more is red and less is blue.
-    even = 1 / upper
-    norm = TwoSlopeNorm(even, vmin=0, vmax=max(float(c.max()), 1.01 * even))
-    for row in range(count):
-        label, predicted = (name_of(each[row], class_names) for each in (labels, predictions))
-        between = "\n" if class_names else " "  # a line each for names
-        show(columns[row, 0], images[row], f"{label},{between}predicted{between}{predicted}")
-        columns[row, 0].title.set_color(GOOD if labels[row] == predictions[row] else BAD)
-        axis = columns[row, 1]
-        # Lower capsules in the order of their coupling to the predicted class: a profile that is
-        # readable whatever their number.
-        order = np.argsort(-c[row, :, predictions[row]], kind="stable")
-        picture = axis.imshow(
-            c[row, order].T,
-            aspect="auto",
-            cmap="RdBu_r",
-            norm=norm,
-            interpolation="nearest",
-        )
-        shown = [name_of(label, class_names) for label in range(upper)]
-        axis.set_yticks(range(upper), labels=shown, fontsize=6)
-        axis.set_ylabel("class", fontsize=8)
-        axis.set_xticks([])
-    columns[-1, 1].set_xlabel(
-        f"{lower} lower capsules, sorted by their coupling to the predicted class"
-    )
-    figure.colorbar(picture, ax=columns[:, 1], label=f"coupling (even: {even:.2f})", pad=0.01)
-    return figure
-
-
-def confusion_matrix(matrix: np.ndarray, title: str, class_names: Sequence[str] = ()) -> Figure:
-    """Draw how often each class (row) was taken for each other (column).
-
-    Args:
-      matrix: counts, (k, k).
-      title: title of the figure.
-      class_names: name of each class; empty for numbers.
-    """
-    classes = len(matrix)
-    size = max(4.5, 0.5 * classes)
-    figure = Figure(figsize=(size + 1, size), layout="constrained")
-    axis = figure.subplots()
-    errors = matrix * (1 - np.eye(classes, dtype=matrix.dtype))
-    # The diagonal would hide the errors, so it has no colour.
-    axis.imshow(errors, cmap="Reds", vmin=0, vmax=max(1, errors.max()))
-    if classes <= 20:
-        for row in range(classes):
-            for column in range(classes):
-                if matrix[row, column]:
-                    dark = row != column and errors[row, column] > 0.6 * errors.max()
-                    axis.text(
-                        column,
-                        row,
-                        matrix[row, column],
-                        ha="center",
-                        va="center",
-                        fontsize=8,
-                        color="white" if dark else GOOD if row == column else INK,
-                    )
-    axis.set(xlabel="predicted", ylabel="label", title=title)
-    names = [name_of(label, class_names) for label in range(classes)]
-    axis.set_xticks(range(classes), labels=names, rotation=90 if class_names else 0)
-    axis.set_yticks(range(classes), labels=names)
     return figure
 
 
@@ -243,21 +170,20 @@ def mistakes(
     count = len(images)
     if count == 0:
         figure = Figure(figsize=(5, 1.5))
-        figure.suptitle(title, color=INK)
-        figure.text(0.5, 0.35, "no mistakes", ha="center", color=GOOD)
+        figure.suptitle(fitted(title, 4.7, 10), color=INK, fontsize=10)
+        figure.text(0.5, 0.1, "no mistakes", ha="center", color=GOOD)
         return figure
-    figure, axes = grid(1 if reconstructed is None else 2, count, title, cell=1.05, left=0.8)
+    decoded = reconstructed is not None
+    rows, lines = ("image", "decoded")[: 1 + decoded], (3 if class_names else 2, 0)[: 1 + decoded]
+    figure, axes = grid(rows, lines, count, title, cell=1.05)
     for column in range(count):
         label, predicted = labels[column], predictions[column]
         both = f"{scores[column, predicted]:.2f} / {scores[column, label]:.2f}"
         taken_for, true = name_of(predicted, class_names), name_of(label, class_names)
         between = "\n" if class_names else " "  # a line each for names
         show(axes[0, column], images[column], f"{taken_for},{between}is {true}\n{both}")
-        if reconstructed is not None:
+        if decoded:
             show(axes[1, column], reconstructed[column])
-    row_name(axes[0, 0], "image")
-    if reconstructed is not None:
-        row_name(axes[1, 0], "decoded")
     return figure
 
 
@@ -279,15 +205,14 @@ def maps(
       title: title of the figure.
     """
     count, decoded = len(images), reconstructed is not None
-    figure, axes = grid(3 + decoded, count, title, cell=1.2, left=0.8)
+    rows = ("image", "labels", "predicted", "decoded")[: 3 + decoded]
+    figure, axes = grid(rows, (0, 0, 1, 0)[: 3 + decoded], count, title, cell=1.2)
     for column in range(count):
         show(axes[0, column], images[column])
         show(axes[1, column], _coloured(labels[column]))
         show(axes[2, column], _coloured(predictions[column]), f"Dice {dice[column]:.2f}")
         if decoded:
             show(axes[3, column], reconstructed[column])
-    for row, name in enumerate(["image", "labels", "predicted", "decoded"][: 3 + decoded]):
-        row_name(axes[row, 0], name)
     return figure
 
 

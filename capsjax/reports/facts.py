@@ -12,8 +12,8 @@ from capsjax.reports.index import Sweep, Trial
 STATUS = {"non_finite": "stopped at a loss that is not finite"}
 
 
-def facts(sweep: Sweep, analysis: Analysis) -> str:
-    """List what was run, on what, for how long; facts that the file lacks are left out."""
+def facts(sweep: Sweep, analysis: Analysis) -> dict[str, str]:
+    """Return what was run, on what, for how long; facts that the file lacks are left out."""
     command = sweep.fields.get("command")
     lines = {
         "Sweep": _size(sweep, analysis),
@@ -23,7 +23,7 @@ def facts(sweep: Sweep, analysis: Analysis) -> str:
         "Software": _software(sweep.fields),
         "Time": _time(sweep),
     }
-    return "\n".join(f"- {name}: {fact}" for name, fact in lines.items() if fact)
+    return {name: fact for name, fact in lines.items() if fact}
 
 
 def epochs(sweep: Sweep) -> str:

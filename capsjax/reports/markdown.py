@@ -1,4 +1,6 @@
-"""The report of a sweep as Markdown."""
+"""The report of a sweep: its tables with their notes, and all of it as Markdown."""
+
+from typing import NamedTuple
 
 from capsjax.analysis.statistics import MOST_FLIPPED, Comparison
 from capsjax.reports import wording
@@ -6,6 +8,19 @@ from capsjax.reports.analysis import OTHER_PART, Analysis, Row
 from capsjax.reports.facts import facts, without_result
 from capsjax.reports.index import Sweep
 from capsjax.reports.tables import table
+
+
+class Tabulated(NamedTuple):
+    """A table and what is to be known of it.
+
+    Attributes:
+      header, rows: cells as text.
+      notes: paragraphs below it.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
 
 
 def report(sweep: Sweep, analysis: Analysis, figure: str) -> str:
@@ -16,22 +31,34 @@ def report(sweep: Sweep, analysis: Analysis, figure: str) -> str:
       analysis: its numbers.
       figure: file name of the figure beside the report.
     """
-    sections = [f"# {sweep.title}", facts(sweep, analysis), "## Points", _points(sweep, analysis)]
+    sections = [f"# {sweep.title}", _facts(sweep, analysis), "## Points"]
+    sections += [_markdown(points(sweep, analysis))]
     if len(sweep.factors) == 2:
-        sections += [_grid_form(sweep, analysis)]
+        grid = _markdown(grid_form(sweep, analysis))
+        sections += [f"The same {analysis.part} error, %, as a grid:\n\n{grid}"]
     sections += [
         f"![{analysis.part} error of every point]({figure})",
         f"## Compared with {sweep.describe(analysis.reference)}",
-        _comparisons(sweep, analysis),
+        _markdown(comparisons(sweep, analysis)),
         "## Main effects",
-        _effects(sweep, analysis),
+        _markdown(effects(sweep, analysis)),
     ]
     if without := without_result(sweep, analysis.part):
         sections += ["## Trials without a result", without]
     return "\n\n".join(sections) + "\n"
 
 
-def _points(sweep: Sweep, analysis: Analysis) -> str:
+def _facts(sweep: Sweep, analysis: Analysis) -> str:
+    return "\n".join(f"- {name}: {fact}" for name, fact in facts(sweep, analysis).items())
+
+
+def _markdown(tabulated: Tabulated) -> str:
+    header, *rows = [list(map(wording.cell, row)) for row in (tabulated.header, *tabulated.rows)]
+    return "\n\n".join([table(header, rows)] * bool(rows) + tabulated.notes)
+
+
+def points(sweep: Sweep, analysis: Analysis) -> Tabulated:
+    """Tabulate the error of every point."""
     part, other = analysis.part, OTHER_PART[analysis.part]
     decimals = wording.decimals_of(sweep.num_examples(part))
     other_decimals = wording.decimals_of(sweep.num_examples(other))
@@ -48,7 +75,7 @@ def _points(sweep: Sweep, analysis: Analysis) -> str:
     ] + ["published, %"] * bool(sources)
     rows = [
         [
-            *map(wording.cell, row.point),
+            *row.point,
             f"{len(row.error.values)} of {sweep.num_seeds}",
             wording.mean_and_deviation(row.error, decimals),
             wording.interval(row.error, decimals),
@@ -70,30 +97,31 @@ def _points(sweep: Sweep, analysis: Analysis) -> str:
     if outside:
         named = [f"{sweep.describe(p.point)}: {p.error_percent:g} ({p.source})" for p in outside]
         notes.append(f"Published for settings outside this grid: {'; '.join(named)}.")
-    return "\n\n".join([table(header, rows), *notes])
+    return Tabulated(header, rows, notes)
 
 
-def _grid_form(sweep: Sweep, analysis: Analysis) -> str:
+def grid_form(sweep: Sweep, analysis: Analysis) -> Tabulated:
+    """Tabulate the error of two factors, a row for each level of the first."""
     decimals = wording.decimals_of(sweep.num_examples(analysis.part))
     (down, across), (levels, columns) = sweep.factors, sweep.factors.values()
     by_point = {row.point: row.error for row in analysis.rows}
     rows = [
         [
-            wording.cell(level),
+            level,
             *(wording.mean_and_deviation(by_point[level, column], decimals) for column in columns),
         ]
         for level in levels
     ]
-    header = [down, *(wording.cell(f"{across}={column}") for column in columns)]
-    return f"The same {analysis.part} error, %, as a grid:\n\n{table(header, rows)}"
+    return Tabulated([down, *(f"{across}={column}" for column in columns)], rows, [])
 
 
-def _comparisons(sweep: Sweep, analysis: Analysis) -> str:
+def comparisons(sweep: Sweep, analysis: Analysis) -> Tabulated:
+    """Tabulate the difference of every other point to the reference."""
     compared = {
         sweep.describe(row.point): row.comparison for row in analysis.rows if row.comparison
     }
     if not compared:
-        return "There is no other point to compare with."
+        return Tabulated([], [], ["There is no other point to compare with."])
     decimals = wording.decimals_of(sweep.num_examples(analysis.part))
     header = [
         "point",
@@ -105,7 +133,7 @@ def _comparisons(sweep: Sweep, analysis: Analysis) -> str:
     ]
     rows = [
         [
-            wording.cell(name),
+            name,
             *_difference(each, decimals),
             wording.probability(each.p_value),
             wording.probability(each.holm_p),
@@ -121,12 +149,12 @@ def _comparisons(sweep: Sweep, analysis: Analysis) -> str:
         "the sign-flip test is exact and assumes no distribution.",
         _could_have_shown(list(compared.values()), decimals, analysis.confidence),
     ]
-    return "\n\n".join([table(header, rows), " ".join(note for note in notes if note)])
+    return Tabulated(header, rows, [" ".join(note for note in notes if note)])
 
 
-def _could_have_shown(comparisons: list[Comparison], decimals: int, confidence: float) -> str:
+def _could_have_shown(compared: list[Comparison], decimals: int, confidence: float) -> str:
     """State how large a difference must be, with so few seeds, before it shows."""
-    tested = [each.difference for each in comparisons if each.difference.half_width is not None]
+    tested = [each.difference for each in compared if each.difference.half_width is not None]
     if not tested:
         return "No comparison has two pairs that differ, so nothing can be shown yet."
     widths = [difference.half_width for difference in tested]
@@ -146,16 +174,17 @@ def _could_have_shown(comparisons: list[Comparison], decimals: int, confidence: 
     return sentence
 
 
-def _effects(sweep: Sweep, analysis: Analysis) -> str:
+def effects(sweep: Sweep, analysis: Analysis) -> Tabulated:
+    """Tabulate the effect of moving each factor from its first level to another."""
     if not analysis.effects:
-        return "Every factor has one level."
+        return Tabulated([], [], ["Every factor has one level."])
     decimals = wording.decimals_of(sweep.num_examples(analysis.part))
     header = ["factor", "from", "to", *_difference_header(analysis.confidence), "p", "shown"]
     rows = [
         [
             effect.factor,
-            wording.cell(effect.first),
-            wording.cell(effect.other),
+            effect.first,
+            effect.other,
             *_difference(effect.comparison, decimals),
             wording.probability(effect.comparison.p_value),
             wording.conclusion(effect.comparison, analysis.confidence),
@@ -167,7 +196,7 @@ def _effects(sweep: Sweep, analysis: Analysis) -> str:
         "alone. The pairs share seeds and settings and p is not corrected for the number of rows, "
         "so p is a guide and no proof."
     )
-    return f"{table(header, rows)}\n\n{note}"
+    return Tabulated(header, rows, [note])
 
 
 def _difference_header(confidence: float) -> list[str]:

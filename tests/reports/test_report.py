@@ -467,6 +467,7 @@ def test_the_command(write):
     assert result.stdout == (folder / "report" / "report.md").read_text()
     assert "## Compared with rounds=3,reconstruction=0\n" in result.stdout
     assert "90 % interval" in result.stdout
+    assert result.stderr.startswith(f"wrote {folder / 'report.html'} (0.")
     assert {path.name for path in (folder / "report").iterdir()} == {
         "report.md",
         "trials.csv",
