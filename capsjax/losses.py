@@ -23,6 +23,7 @@ def margin_loss(
     m_minus: float | Array = 0.1,
     down_weight: float | Array = 0.5,
     reduction: str = "sum",
+    weights: Float[Array, "n"] | None = None,
 ) -> Float[Array, ""]:
     """Penalize short capsules of present classes and long capsules of absent ones.
 
@@ -35,6 +36,7 @@ def margin_loss(
       m_minus: length below which an absent class costs nothing.
       down_weight: λ, the weight of the absent classes.
       reduction: "sum", "mean" or "batch_sum" over classes; see the table above.
+      weights: factor on the loss of each example; None for 1.
 
     Returns:
       A scalar.
@@ -50,7 +52,7 @@ def margin_loss(
     present = jnp.square(jnp.maximum(0.0, m_plus - lengths))
     absent = jnp.square(jnp.maximum(0.0, lengths - m_minus))
     terms = labels_onehot * present + down_weight * (1.0 - labels_onehot) * absent
-    return look_up(REDUCTIONS, reduction, "reduction")(terms)
+    return look_up(REDUCTIONS, reduction, "reduction")(_weighted(terms, weights))
 
 
 def reconstruction_loss(
@@ -88,6 +90,7 @@ def spread_loss(
     labels_onehot: Float[Array, "n k"],
     margin: float | Array = 0.9,
     reduction: str = "sum",
+    weights: Float[Array, "n"] | None = None,
 ) -> Float[Array, ""]:
     """Penalize absent classes whose activation is within a margin of a present class.
 
@@ -99,6 +102,7 @@ def spread_loss(
       margin: m, by which an activation should be below that of a present class.
       reduction: "sum", "mean" or "batch_sum" over classes; see the table above. The paper's is
         "sum"; its authors' released code takes the "mean", in which the present class counts as 0.
+      weights: factor on the loss of each example; None for 1.
 
     Returns:
       A scalar.
@@ -114,7 +118,7 @@ def spread_loss(
     missing = margin - (activations[:, :, None] - activations[:, None, :])
     pairs = labels_onehot[:, :, None] * (1.0 - labels_onehot[:, None, :])
     terms = jnp.sum(pairs * jnp.square(jnp.maximum(0.0, missing)), axis=1)
-    return look_up(REDUCTIONS, reduction, "reduction")(terms)
+    return look_up(REDUCTIONS, reduction, "reduction")(_weighted(terms, weights))
 
 
 def spread_margin(
@@ -151,7 +155,9 @@ def spread_margin(
 
 
 def cross_entropy_loss(
-    scores: Float[Array, "n k"], labels_onehot: Float[Array, "n k"]
+    scores: Float[Array, "n k"],
+    labels_onehot: Float[Array, "n k"],
+    weights: Float[Array, "n"] | None = None,
 ) -> Float[Array, ""]:
     """Compute the cross-entropy between labels and the softmax of scores; mean over the batch.
 
@@ -162,6 +168,7 @@ def cross_entropy_loss(
     Args:
       scores: logits, (n, k).
       labels_onehot: T, 1 for the class of the image and 0 for the others, (n, k).
+      weights: factor on the loss of each example; None for 1.
 
     Returns:
       A scalar, in nats.
@@ -169,7 +176,8 @@ def cross_entropy_loss(
     >>> round(float(cross_entropy_loss(jnp.zeros((1, 10)), jnp.eye(10)[:1])), 4)
     2.3026
     """
-    return jnp.mean(optax.softmax_cross_entropy(scores, labels_onehot))
+    terms = optax.softmax_cross_entropy(scores, labels_onehot)
+    return jnp.mean(terms if weights is None else weights * terms)
 
 
 def binary_cross_entropy_loss(
@@ -177,6 +185,7 @@ def binary_cross_entropy_loss(
     labels_onehot: Float[Array, "n k"],
     positive_weight: float | Array = 1.0,
     eps: float = 1e-7,
+    weights: Float[Array, "n"] | None = None,
 ) -> Float[Array, ""]:
     """Compute the weighted binary cross-entropy of each class by itself; mean over all of them.
 
@@ -189,6 +198,7 @@ def binary_cross_entropy_loss(
       labels_onehot: T, 1 for present classes and 0 for absent ones, (n, k).
       positive_weight: w, the weight of the present classes, which are rare in maps.
       eps: p is kept this far from 0 and 1.
+      weights: factor on the loss of each example; None for 1.
 
     Returns:
       A scalar, in nats.
@@ -201,7 +211,7 @@ def binary_cross_entropy_loss(
     """
     p = jnp.clip(probabilities, eps, 1.0 - eps)
     present = positive_weight * labels_onehot * jnp.log(p)
-    return -jnp.mean(present + (1.0 - labels_onehot) * jnp.log1p(-p))
+    return -jnp.mean(_weighted(present + (1.0 - labels_onehot) * jnp.log1p(-p), weights))
 
 
 def soft_dice_loss(
@@ -230,6 +240,10 @@ def soft_dice_loss(
     both = jnp.sum(probabilities * labels_onehot, axis=1)
     either = jnp.sum(probabilities, axis=1) + jnp.sum(labels_onehot, axis=1)
     return jnp.mean(1.0 - (2.0 * both + smooth) / (either + smooth))
+
+
+def _weighted(terms: Float[Array, "n k"], weights: Float[Array, "n"] | None) -> Float[Array, "n k"]:
+    return terms if weights is None else weights[:, None] * terms
 
 
 REDUCTIONS = {

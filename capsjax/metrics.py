@@ -1,11 +1,15 @@
 """Metrics as sums and counts, so that they add up exactly over batches of any size."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+# Classes have different numbers of examples where the commonest has this multiple of their mean, or
+# where the accuracy and the balanced one differ by so much.
+COMMON, DIFFERENT = 1.25, 0.01
 
 
 class Sums(NamedTuple):
@@ -49,15 +53,115 @@ def means_of(sums: Sums) -> dict[str, float]:
     return means
 
 
-def results_of(sums: Sums) -> dict[str, float]:
+def results_of(
+    sums: Sums,
+    labels: Int[np.ndarray, "n *label"] | None = None,
+    predictions: Int[np.ndarray, "n"] | None = None,
+    num_classes: int = 0,
+) -> dict[str, float]:
     """Return `means_of` a whole part of the data, and the counts behind the accuracy.
+
+    Args:
+      sums: metrics of the part.
+      labels: its labels.
+      predictions: the predicted classes, for `summary_of_classes` too; None for other labels than
+        one class for each image.
+      num_classes: number of classes.
 
     >>> results_of(add_means(zero_sums(("correct",)), {"correct": jnp.array(0.75)}, 4))
     {'accuracy': 0.75, 'error': 0.25, 'num_errors': 1, 'num_examples': 4}
     """
     num_examples = int(sums.count)
     num_errors = num_examples - round(float(sums.totals["correct"]))
-    return {**means_of(sums), "num_errors": num_errors, "num_examples": num_examples}
+    results = {**means_of(sums), "num_errors": num_errors, "num_examples": num_examples}
+    if labels is None or predictions is None:
+        return results
+    return {**results, **summary_of_classes(count_confusions(labels, predictions, num_classes))}
+
+
+def count_confusions(
+    labels: Int[np.ndarray, "n"], predictions: Int[np.ndarray, "n"], num_classes: int
+) -> Int[np.ndarray, "k k"]:
+    """Count the examples of each class (rows) that are taken for each class (columns).
+
+    >>> count_confusions(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    pairs = labels.astype(np.int64) * num_classes + predictions
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def measures_of_classes(confusions: Int[np.ndarray, "k k"]) -> dict[str, list[float | None]]:
+    """Compute precision, recall and F1 of each class from exact counts.
+
+        precision = TP / (TP + FP),  recall = TP / (TP + FN),  F1 = 2 TP / (2 TP + FP + FN)
+
+    Args:
+      confusions: examples by class and by what they are taken for.
+
+    Returns:
+      A number for each class; None where it would be 0/0: the recall of a class without examples.
+
+    >>> measures_of_classes(np.array([[1, 1], [0, 1]]))["precision"]
+    [1.0, 0.5]
+    """
+    right, of_class, taken = np.diag(confusions), confusions.sum(axis=1), confusions.sum(axis=0)
+    shares = {
+        "precision": (right, taken),
+        "recall": (right, of_class),
+        "f1": (2 * right, of_class + taken),
+    }
+    return {
+        name: [float(part / whole) if whole else None for part, whole in zip(*counts, strict=True)]
+        for name, counts in shares.items()
+    }
+
+
+def summary_of_classes(confusions: Int[np.ndarray, "k k"]) -> dict[str, float]:
+    """Compute what the accuracy hides where classes have different numbers of examples.
+
+    Args:
+      confusions: as in `measures_of_classes`.
+
+    Returns:
+      The mean recall of the classes that have examples ("balanced_accuracy"), the mean F1 of those
+      that have examples or predictions ("macro_f1"), and the accuracy of always naming the
+      commonest class ("majority_accuracy").
+
+    >>> summary_of_classes(np.array([[3, 1], [0, 1]]))["balanced_accuracy"]
+    0.875
+    """
+    of_each = measures_of_classes(confusions)
+    known = {name: [x for x in values if x is not None] for name, values in of_each.items()}
+    counts = confusions.sum(axis=1)
+    return {
+        "balanced_accuracy": float(np.mean(known["recall"])),
+        "macro_f1": float(np.mean(known["f1"])),
+        "majority_accuracy": float(counts.max() / counts.sum()),
+    }
+
+
+def describe_imbalance(results: Mapping[str, Any], num_classes: int) -> str:
+    """Describe in words what the accuracy hides; "" where classes have similar numbers.
+
+    Args:
+      results: results with those of `summary_of_classes`, or without them for other labels.
+      num_classes: number of classes.
+
+    >>> results = {"balanced_accuracy": 0.75, "macro_f1": 0.7, "majority_accuracy": 0.9}
+    >>> describe_imbalance({"accuracy": 0.95, **results}, 3)
+    'balanced accuracy 75.00 %, macro F1 0.7000, always the commonest class 90.00 %'
+    """
+    if "majority_accuracy" not in results:
+        return ""
+    difference = abs(results["accuracy"] - results["balanced_accuracy"])
+    if num_classes * results["majority_accuracy"] < COMMON and difference < DIFFERENT:
+        return ""
+    return (
+        f"balanced accuracy {100 * results['balanced_accuracy']:.2f} %, macro F1 "
+        f"{results['macro_f1']:.4f}, always the commonest class "
+        f"{100 * results['majority_accuracy']:.2f} %"
+    )
 
 
 def dice_coefficient(

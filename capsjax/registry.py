@@ -2,10 +2,32 @@
 
 import dataclasses
 import difflib
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
+
+
+class OwnFile(NamedTuple):
+    """A file of a user's own that registered an entry.
+
+    Attributes:
+      path: the file.
+      content: what was in it then.
+    """
+
+    path: Path
+    content: bytes
+
+
+# The file that registered each entry that is not the package's, by kind and name. None where there
+# was none, as in a notebook.
+OWN_FILES: dict[tuple[str, str], OwnFile | None] = {}
+
+# Packages that pass the call of a file on: this one, and the checks of its array types.
+NOT_OWN = ("capsjax", "jaxtyping", "beartype")
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
@@ -42,10 +64,14 @@ def register(table: dict[str, T], name: str, entry: T, kind: str) -> T:
     """
     if not name.isidentifier():
         raise ValueError(f"the name of a {kind} is an identifier, not {name!r}")
-    # A config file may be loaded twice, and then defines its classes twice.
-    if name in table and _origin(table[name]) != _origin(entry):
+    file = _calling_file()
+    # A config file may be loaded several times, as modules of several names, and then defines its
+    # classes several times.
+    again = file is not None and _path_of(file) == _path_of(OWN_FILES.get((kind, name)))
+    if name in table and not again and _origin(table[name]) != _origin(entry):
         raise ValueError(f"there is a {kind} {name!r} already: choose another name")
     table[name] = entry
+    OWN_FILES[kind, name] = file
     return entry
 
 
@@ -92,6 +118,15 @@ def make(table: Mapping[str, Callable], kind: str, name: str, settings: Mapping[
     return component(**settings)
 
 
+def component_of(name: str) -> str:
+    """Return the component that a name in a config means: what precedes a colon.
+
+    >>> component_of("hf:ylecun/mnist"), component_of("dynamic")
+    ('hf', 'dynamic')
+    """
+    return name.partition(":")[0]
+
+
 def settings_in(
     section: Mapping[str, Any], table: Mapping[str, Any], others: Collection[str] = ()
 ) -> dict[str, Any]:
@@ -111,7 +146,22 @@ def settings_in(
     for field in section:
         if field != "name" and field not in table and field not in others:
             raise ValueError(f"no field {field!r} here; {suggest(field, [*table, *others])}")
-    return dict(section.get(section["name"], {}))
+    return dict(section.get(component_of(section["name"]), {}))
+
+
+def _calling_file() -> OwnFile | None:
+    """Return the file outside of this package whose code is being run."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in NOT_OWN:
+        frame = frame.f_back
+    path = Path(frame.f_code.co_filename) if frame is not None else None
+    if path is None or not path.is_file():
+        return None
+    return OwnFile(path.absolute(), path.read_bytes())
+
+
+def _path_of(file: OwnFile | None) -> Path | None:
+    return file.path if file else None
 
 
 def _origin(entry: Any) -> tuple[str, str]:

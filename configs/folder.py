@@ -7,14 +7,8 @@ are resized. For pictures smaller than about 20x20 make the kernels smaller, as 
 does.
 """
 
-from capsjax.config import make_config
+from capsjax.config.own_data import make_own_data_config
 
 
 def get_config(preset: str = "paper,small"):
-    config = make_config(preset)
-    config.name = f"folder-{preset.replace(',', '-')}"
-    config.data.name = "folder"
-    config.data.validation_size = 100
-    config.train.epochs = 20
-    config.selection = "best"
-    return config.lock()
+    return make_own_data_config("folder", preset).lock()

@@ -6,14 +6,8 @@ README.md ("Your own data") describes the file. For images smaller than about 20
 kernels smaller, as configs/digits.py does.
 """
 
-from capsjax.config import make_config
+from capsjax.config.own_data import make_own_data_config
 
 
 def get_config(preset: str = "paper,small"):
-    config = make_config(preset)
-    config.name = f"npz-{preset.replace(',', '-')}"
-    config.data.name = "npz"
-    config.data.validation_size = 100
-    config.train.epochs = 20
-    config.selection = "best"
-    return config.lock()
+    return make_own_data_config("npz", preset).lock()

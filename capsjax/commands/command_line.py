@@ -13,7 +13,12 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from capsjax.commands.extras import how_to_install
-from capsjax.commands.messages import in_config_file, leave_errors_to_one_line, one_line
+from capsjax.commands.messages import (
+    in_config_file,
+    leave_errors_to_one_line,
+    one_line,
+    place_in_own_file,
+)
 from capsjax.config.files import find_config, load_config
 from capsjax.config.renamed import new_name
 from capsjax.data import Arrays
@@ -232,7 +237,8 @@ def _guard(action: Callable, debug: bool, status: int):
         if is_lost_process(error):
             _fail(LOST_PROCESS, status)
         if isinstance(error, USER_ERRORS) and not debug:
-            _fail(one_line(error), status)
+            place = place_in_own_file(error)
+            _fail(f"{place}: {one_line(error)}" if place else one_line(error), status)
         traceback.print_exc()
         _exit(status)
 

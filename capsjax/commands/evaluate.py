@@ -4,22 +4,28 @@
     python experiments/evaluate.py --workdir=runs/a --checkpoint=last --data=kmnist
 
 Writes WORKDIR/evaluation/DATA-PART-STEP/: evaluation.json, confusion.png, mistakes.png and
-predictions.npz (labels, predictions, scores, in the order of the data). For maps of labels, classes
-are those of pixels, mistakes.png shows the maps of the lowest Dice coefficients, and there are no
-scores. Data of the run's own name that are not the run's own are refused, unless --other_data is
-given.
+predictions.npz (labels, predictions, scores, in the order of the data). Beside the accuracy stand
+the balanced accuracy, the macro F1 and the accuracy of always naming the commonest class. For maps
+of labels, classes are those of pixels, mistakes.png shows the maps of the lowest Dice coefficients,
+and there are no scores. Data of the run's own name that are not the run's own are refused, unless
+--other_data is given.
 """
 
 from pathlib import Path
 
 import numpy as np
 from absl import flags
-from sklearn.metrics import confusion_matrix
 
 from capsjax.analysis.maps import confusion_of_pixels, dice_of_classes
 from capsjax.commands import command_line
 from capsjax.data import Arrays, fitted, load_part, load_training, source_of
-from capsjax.metrics import dice_coefficient
+from capsjax.metrics import (
+    count_confusions,
+    describe_imbalance,
+    dice_coefficient,
+    measures_of_classes,
+    summary_of_classes,
+)
 from capsjax.plots import figures
 from capsjax.runs.compilation import keep_compiled_programs
 from capsjax.runs.data_record import Fingerprints, check_data, fingerprints
@@ -71,6 +77,8 @@ def main() -> None:
     else:
         result = evaluate(*arguments)
         counted = f", {result['num_errors']} errors of {result['num_examples']}"
+        imbalance = describe_imbalance(result, predictor.model.num_classes)
+        counted += f"; {imbalance}" if imbalance else ""
     print(f"{title}: accuracy {100 * result['accuracy']:.2f} %{counted}\nwrote {folder}")
 
 
@@ -97,18 +105,18 @@ def evaluate(
     """
     prediction = predictor.predict(images, predictor.config.evaluate.batch_size)
     wrong = prediction.labels != labels
-    classes = range(predictor.model.num_classes)
-    matrix = confusion_matrix(labels, prediction.labels, labels=classes)
-    counts = matrix.sum(axis=1)
+    matrix = count_confusions(labels, prediction.labels, predictor.model.num_classes)
+    of_each = measures_of_classes(matrix)
     result = {
         "step": predictor.step,
         "num_examples": len(labels),
         "num_errors": int(wrong.sum()),
         "accuracy": float(1 - wrong.mean()),
         "error": float(wrong.mean()),
-        "per_class_accuracy": [
-            float(matrix[k, k] / counts[k]) if counts[k] else None for k in classes
-        ],
+        **summary_of_classes(matrix),
+        "per_class_accuracy": of_each["recall"],
+        "per_class_precision": of_each["precision"],
+        "per_class_f1": of_each["f1"],
         "confusion_matrix": matrix.tolist(),
     }
     if predictor.class_names:
@@ -126,7 +134,7 @@ def evaluate(
             labels[worst],
             prediction.labels[worst],
             prediction.scores[worst],
-            f"The most confident of {wrong.sum()} mistakes: {title}\n"
+            f"{_describe_mistakes(int(wrong.sum()), len(worst))}: {title}\n"
             f"(taken for, is; {meaning} of both classes)",
             predictor.class_names,
         ).savefig(folder / "mistakes.png", dpi=150)
@@ -141,6 +149,12 @@ def evaluate(
         )
     write_json(folder / "evaluation.json", result)
     return result
+
+
+def _describe_mistakes(count: int, shown: int) -> str:
+    if count > shown:
+        return f"The {shown} most confident of {count} mistakes"
+    return {0: "Mistakes", 1: "The only mistake"}.get(count, f"All {count} mistakes")
 
 
 def evaluate_maps(

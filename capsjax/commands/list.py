@@ -15,6 +15,7 @@ from capsjax.registry import settings_of
 from capsjax.routing import ROUTING
 from capsjax.tasks import TASKS
 from capsjax.training.objective import LOSSES
+from capsjax.training.optax_optimizers import optimizers
 
 
 def define_flags() -> None:
@@ -34,10 +35,12 @@ def main() -> None:
         "poolings and their settings": _with_settings(POOLINGS),
         "tasks and their settings": _with_settings(TASKS),
         "losses": sorted(LOSSES),
+        "optimizers (all but adam and sgd with optimizer.arguments)": sorted(optimizers()),
         "norms of capsule layers": sorted(NORMS),
         "data sources": [
             *SOURCES,
             *_with_settings(COMPONENTS),
+            "hf:NAME, a set of the Hugging Face Hub",
             "a name of an image-classification set of TFDS",
         ],
     }

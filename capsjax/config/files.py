@@ -3,6 +3,7 @@
 import importlib.util
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 
 from ml_collections import ConfigDict
 
@@ -64,7 +65,16 @@ def load_config(file: str | Path, *argument: str) -> ConfigDict:
     3
     """
     path = Path(find_config(str(file)))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    return load_module(path, path.stem).get_config(*argument)
+
+
+def load_module(file: Path, name: str) -> ModuleType:
+    """Run a file as a module of a given name, and return it.
+
+    Raises:
+      Exception: whatever the file raises.
+    """
+    spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(*argument)
+    return module

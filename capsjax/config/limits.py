@@ -12,31 +12,43 @@ class Limits(NamedTuple):
       least: the smallest.
       below: what it is smaller than.
       above: what it is larger than.
+      most: the largest.
     """
 
     least: float | int = -math.inf
     below: float | int = math.inf
     above: float | int = -math.inf
+    most: float | int = math.inf
 
     def allow(self, value: float | int) -> bool:
         """Return whether a number is within the limits; NaN is not, nor infinity."""
-        return self.least <= value < self.below and value > self.above
+        return self.least <= value < self.below and self.above < value <= self.most
 
     def __str__(self) -> str:
         parts = [
             f"at least {self.least:g}" if self.least > -math.inf else "",
             f"above {self.above:g}" if self.above > -math.inf else "",
             f"below {self.below:g}" if self.below < math.inf else "",
+            f"at most {self.most:g}" if self.most < math.inf else "",
         ]
         return " and ".join(filter(None, parts)) or "finite"
 
 
 AT_LEAST_0, AT_LEAST_1, POSITIVE = Limits(0), Limits(1), Limits(above=0)
 SHARE = Limits(0, 1)  # 1 is no share: nothing would be left
+PROBABILITY = Limits(0, most=1)
 
 # By dotted name.
 LIMITS = {
+    "augment.brightness": AT_LEAST_0,
+    "augment.contrast": SHARE,
+    "augment.flip_horizontal": PROBABILITY,
+    "augment.flip_vertical": PROBABILITY,
+    "augment.hue": AT_LEAST_0,
     "augment.max_shift": AT_LEAST_0,
+    "augment.rotation": AT_LEAST_0,
+    "augment.saturation": AT_LEAST_0,
+    "augment.scale": SHARE,
     "binary_cross_entropy_loss.positive_weight": AT_LEAST_0,
     "checkpoint.every_epochs": AT_LEAST_1,
     "checkpoint.every_minutes": AT_LEAST_0,
@@ -57,6 +69,7 @@ LIMITS = {
     "model.squash.eps": AT_LEAST_0,
     "optimizer.b1": SHARE,
     "optimizer.b2": SHARE,
+    "optimizer.clip_norm": AT_LEAST_0,
     "optimizer.eps": AT_LEAST_0,
     "optimizer.momentum": SHARE,
     "optimizer.weight_decay": AT_LEAST_0,
@@ -68,6 +81,7 @@ LIMITS = {
     "schedule.stage_factors": AT_LEAST_0,
     "soft_dice_loss.smooth": POSITIVE,
     "spread_loss.margin_steps": AT_LEAST_1,
+    "train.batch_size": AT_LEAST_0,
     "train.epochs": AT_LEAST_1,
 }
 # By the last part of the name, for all fields below "model.": sizes of layers.

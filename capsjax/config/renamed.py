@@ -6,10 +6,23 @@ from typing import Any
 
 from capsjax.config.capsnet import make_paper
 from capsjax.config.tagged import TAGGED, component_fields
+from capsjax.data import split_before
 
 # Fields that configs of earlier versions lack, and the values at which a run does what it did
 # without them.
 ADDED_FIELDS: dict[str, Any] = {
+    "augment.brightness": 0.0,
+    "augment.contrast": 0.0,
+    "augment.flip_horizontal": 0.0,
+    "augment.flip_vertical": 0.0,
+    "augment.hue": 0.0,
+    "augment.rotation": 0.0,
+    "augment.saturation": 0.0,
+    "augment.scale": 0.0,
+    "class_weights": "none",
+    "init_from": "",
+    "optimizer.arguments": "",
+    "optimizer.clip_norm": 0.0,
     "optimizer.momentum": 0.9,
     "optimizer.name": "adam",
     "optimizer.weight_decay": 0.0,
@@ -71,12 +84,22 @@ def modernize(fields: Mapping[str, Any]) -> dict[str, Any]:
     if "model" in fields:
         for name, value in ADDED_FIELDS.items():
             _set(fields, name.split("."), value)
+        _set(fields, ["data", "split"], split_before(_get(fields, ["data", "name"]) or ""))
     if _get(fields, ["model", "name"]) == "capsnet":
         model, paper = fields["model"], make_paper().model
         model.setdefault("conv_caps", paper.conv_caps.to_dict())
         model["class_caps"].setdefault("norm", paper.class_caps.norm)
         model.setdefault("readout", paper.readout)
     return fields
+
+
+def tuples(value: Any) -> Any:
+    """Turn lists into tuples, because JSON has no tuples and configs have no lists."""
+    if isinstance(value, Mapping):
+        return {name: tuples(item) for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(tuples(item) for item in value)
+    return value
 
 
 def _get(fields: Any, path: Sequence[str]) -> Any:

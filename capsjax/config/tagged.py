@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from capsjax.data import COMPONENTS
 from capsjax.layers.pooling import POOLINGS
-from capsjax.registry import settings_of
+from capsjax.registry import component_of, settings_of
 from capsjax.routing import ROUTING
 from capsjax.tasks import TASKS
 
@@ -104,7 +104,8 @@ def _resolve_all(
             name
             for name in components
             if any(
-                field.startswith(f"{path}.{name}.") or (field, value) == (f"{path}.name", name)
+                field.startswith(f"{path}.{name}.")
+                or (field == f"{path}.name" and component_of(value) == name)
                 for field, value in set_by_levels
             )
         }
@@ -119,6 +120,6 @@ def _resolve_section(fields: Mapping, path: list[str], unused: Collection[str]) 
         return dict(fields)
     if rest:
         return {**fields, first: _resolve_section(section, rest, unused)}
-    named = section.get("name")
+    named = component_of(section.get("name") or "")
     kept = {key: value for key, value in section.items() if key == named or key not in unused}
     return {**fields, first: kept}

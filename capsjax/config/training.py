@@ -11,10 +11,14 @@ def add_training_fields(config: ConfigDict) -> None:
     config.name = "capsnet"
     # Seed of the parameters, the order of the data, augmentation and dropout.
     config.seed = 0
+    # Folder of a run whose parameters this one starts from, where names and shapes fit; empty for
+    # none. They are those of its tested checkpoint.
+    config.init_from = ""
 
     data = config.data = ConfigDict()
-    # Data set: "digits", "npz", "folder", "csv", "shapes", or an image-classification set of TFDS;
-    # and the settings of each that has any, the fields of its dataclass in `capsjax.data`.
+    # Data set: "digits", "npz", "folder", "csv", "shapes", "hf:" and a set of the Hugging Face Hub,
+    # or an image-classification set of TFDS; and the settings of each that has any, the fields of
+    # its dataclass in `capsjax.data`.
     add_components(data, "data", "mnist")
     # Directory of TFDS; if empty, $TFDS_DATA_DIR, else TFDS's default.
     data.dir = ""
@@ -22,18 +26,39 @@ def add_training_fields(config: ConfigDict) -> None:
     data.file = ""
     # Number of training examples to use, after the split; 0 for all.
     data.train_size = 0
-    # Number of training examples held out for validation.
-    data.validation_size = 5000
+    # Number of training examples held out for validation, or their share if it is below 1.
+    data.validation_size = 5000.0
     # Seed of the shuffle that holds them out; independent of `seed`.
     data.split_seed = 0
+    # How a validation part, and a test part of own data without one, are held out: "shuffled",
+    # "stratified" (every class in all parts), or "auto": stratified for "npz", "folder", "csv" and
+    # "hf:".
+    data.split = "auto"
 
     # What labels mean: a name of `capsjax.tasks.TASKS`, and the settings of each task with any.
     config.task = ConfigDict()
     add_components(config.task, "task", "classification")
 
     augment = config.augment = ConfigDict()
-    # Largest shift of rows and columns, in pixels, filled with zeros.
+    # Largest shift of rows and columns, in pixels, filled with zeros: a random crop of the padded
+    # image.
     augment.max_shift = 2
+    # Probability that an image is mirrored left to right.
+    augment.flip_horizontal = 0.0
+    # Probability that it is mirrored top to bottom.
+    augment.flip_vertical = 0.0
+    # Largest rotation in both directions, in degrees.
+    augment.rotation = 0.0
+    # Largest change of the size: by a factor between 1 - scale and 1 + scale.
+    augment.scale = 0.0
+    # Largest number that is added to all pixels, in [0, 1], or taken from them.
+    augment.brightness = 0.0
+    # Largest change of the contrast: deviations from the mean by a factor between 1 - and 1 +.
+    augment.contrast = 0.0
+    # Largest change of the saturation, of images of three channels: likewise, from grey.
+    augment.saturation = 0.0
+    # Largest turn of the hue in both directions, in degrees, of images of three channels.
+    augment.hue = 0.0
 
     schedule = config.schedule = ConfigDict()
     # Learning-rate schedule: "constant", "exponential", "cosine", "linear" or "staged".
@@ -58,8 +83,12 @@ def add_training_fields(config: ConfigDict) -> None:
     schedule.stage_ends = (15, 30)
 
     optimizer = config.optimizer = ConfigDict()
-    # Optimizer: "adam" or "sgd".
+    # Optimizer: "adam" or "sgd", with the settings below, or another one of optax.
     optimizer.name = "adam"
+    # Arguments of one of optax, such as "weight_decay=0.01,b2=0.95"; optax's defaults for others.
+    optimizer.arguments = ""
+    # Largest norm of all gradients, to which larger ones are scaled down; 0 for no limit.
+    optimizer.clip_norm = 0.0
     # Adam's decay of the mean of gradients.
     optimizer.b1 = 0.9
     # Adam's decay of the mean of their squares.
@@ -76,8 +105,14 @@ def add_training_fields(config: ConfigDict) -> None:
     train = config.train = ConfigDict()
     # Passes over the training examples. Not stated in the paper.
     train.epochs = 50
-    # Images per step.
+    # Images per step; 0 for a number that suits that of the training examples.
     train.batch_size = 128
+
+    # Weight of the loss of an image, or a pixel of a map, by its class: "none", "balanced" (the
+    # inverse of the number of the class), or a number for each class, "1,2,0.5". The losses margin,
+    # spread, cross_entropy and binary_cross_entropy have them; their mean over the training
+    # examples is made 1.
+    config.class_weights = "none"
 
     evaluate = config.evaluate = ConfigDict()
     # Images per batch on each device, without effect on the result; 0 for what suits the device.

@@ -157,7 +157,8 @@ def split_validation(
     """
     if not 0 <= validation_size < len(train):
         raise DataError(
-            f"data.validation_size is between 0 and {len(train) - 1} here, not {validation_size}"
+            f"data.validation_size is between 0 and {len(train) - 1} here, not {validation_size}; "
+            "below 1 it is a share"
         )
     if validation_size == 0:
         return train, None

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from capsjax.data.arrays import Arrays, DataError, split_positions
-from capsjax.data.npz import SPLIT_SEED, TEST_SHARE
+from capsjax.data.arrays import Arrays, DataError
+from capsjax.data.npz import set_aside
 from capsjax.data.pictures import describe_picture, find_pictures, read_pictures
 from capsjax.registry import look_up
 
@@ -94,7 +94,12 @@ def find_in_table(file: str) -> Parts:
 
 
 def load_examples(
-    parts: Parts, part: str, file: str, image_size: Sequence[int], colour: str
+    parts: Parts,
+    part: str,
+    file: str,
+    image_size: Sequence[int],
+    colour: str,
+    split: str = "auto",
 ) -> Arrays:
     """Read the pictures of a part; classes have the order of their names.
 
@@ -104,6 +109,7 @@ def load_examples(
       file: where they were found, for messages.
       image_size: rows and columns that pictures are resized to; empty for their own.
       colour: a name of `CHANNELS`.
+      split: how the test part is set aside, see `capsjax.data.splits.divide`.
 
     Raises:
       ValueError: for pictures that cannot be read, or that do not make classes of images of one
@@ -111,7 +117,7 @@ def load_examples(
     """
     everything = [example for examples in parts.values() for example in examples]
     class_names = tuple(sorted({example.class_name for example in everything}))
-    chosen = _divide(parts).get(part, ())
+    chosen = _divide(parts, class_names, split).get(part, ())
     if not chosen:
         raise DataError(f"{file!r} has no pictures for training, its part 'train'")
     if part == "train":
@@ -160,12 +166,13 @@ def _find_classes(folder: Path) -> list[Example]:
     return [Example(path, each.name) for each in classes for path in find_pictures([each])]
 
 
-def _divide(parts: Mapping[str, Sequence[Example]]) -> Mapping[str, Sequence[Example]]:
+def _divide(parts: Parts, class_names: Sequence[str], split: str) -> Parts:
     """Set a sixth aside for testing if there is no test part."""
     if "test" in parts:
         return parts
     train = parts["train"]
-    rest, held_out = split_positions(len(train), max(1, len(train) // TEST_SHARE), SPLIT_SEED)
+    labels = np.array([class_names.index(example.class_name) for example in train])
+    rest, held_out = set_aside(labels, split, class_names, "make a test part of your own")
     return {"train": [train[k] for k in rest], "test": [train[k] for k in held_out]}
 
 

@@ -1,17 +1,20 @@
 """A user's own images, from a .npz file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from capsjax.data.arrays import Arrays, DataError, split_validation
+from capsjax.data.arrays import Arrays, DataError
 from capsjax.data.labels import check_no_gaps
+from capsjax.data.splits import divide
 
 TEST_SHARE = 6  # one of six examples is for testing, as in MNIST, if the file has no test part
 SPLIT_SEED = 0
+OWN_TEST_PART = "save test_images and test_labels too"
 
 
-def load_npz(path: str, part: str) -> Arrays:
+def load_npz(path: str, part: str, split: str = "auto") -> Arrays:
     """Load one part of a .npz file.
 
     The file holds `images` (n, h, w) or (n, h, w, c) and `labels` (n,), integers or the names of
@@ -24,6 +27,7 @@ def load_npz(path: str, part: str) -> Arrays:
     Args:
       path: the file.
       part: "train" or "test".
+      split: how the test part is set aside, see `capsjax.data.splits.divide`.
 
     Raises:
       DataError: if the file is missing or unreadable, or its arrays do not fit.
@@ -73,8 +77,31 @@ def load_npz(path: str, part: str) -> Arrays:
     elif len(train) < 2:
         raise DataError(f"{path!r} has one example, and no test part: none is left to test on")
     else:
-        train, test = split_validation(train, max(1, len(train) // TEST_SHARE), SPLIT_SEED)
+        rest, held_out = set_aside(train.labels, split, class_names, OWN_TEST_PART)
+        train, test = train.take(rest), train.take(held_out)
     return {"train": train, "test": test}[part]
+
+
+def set_aside(
+    labels: np.ndarray, split: str, class_names: Sequence[str], remedy: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the positions of examples into those for training and a sixth for testing.
+
+    Args:
+      labels, split, class_names, remedy: as in `capsjax.data.splits.divide`.
+
+    Raises:
+      DataError: for a class of one image, which cannot be trained and tested.
+    """
+    return divide(
+        labels,
+        max(1, len(labels) // TEST_SHARE),
+        SPLIT_SEED,
+        split,
+        class_names=class_names,
+        parts="training and testing",
+        remedy=remedy,
+    )
 
 
 def _rename_masks(arrays: dict[str, np.ndarray], path: str) -> None:

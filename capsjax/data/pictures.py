@@ -56,12 +56,27 @@ def read_picture(path: Path, image_shape: Sequence[int]) -> np.ndarray:
     Raises:
       ValueError: for a file that is no picture, or another number of channels.
     """
+    with _opened(path) as picture:
+        return fitted_picture(picture, image_shape)
+
+
+def fitted_picture(picture: Image.Image, image_shape: Sequence[int]) -> np.ndarray:
+    """Return a picture as an image of the given shape, as `read_picture` does.
+
+    Raises:
+      ValueError: for another number of channels than 1, 3 or 4.
+    """
     height, width, channels = image_shape
     if channels not in MODES:
         raise ValueError(f"a picture has 1, 3 or 4 channels, and these images {channels}")
-    with _opened(path) as picture:
-        resized = picture.convert(MODES[channels]).resize((width, height), Image.Resampling.BOX)
+    resized = picture.convert(MODES[channels]).resize((width, height), Image.Resampling.BOX)
     return np.asarray(resized).reshape(height, width, channels)
+
+
+def check_size(image_size: Sequence[int]) -> None:
+    """Raise ValueError for a setting image_size that is neither empty nor rows and columns."""
+    if image_size and not (len(image_size) == 2 and min(image_size) >= 1):
+        raise ValueError(f"image_size is rows and columns, (28, 28), not {tuple(image_size)}")
 
 
 def read_pictures(paths: Sequence[Path], image_shape: Sequence[int]) -> np.ndarray:

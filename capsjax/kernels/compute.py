@@ -136,4 +136,6 @@ def with_forms(settings: Mapping[str, str], forms: Mapping[str, str]) -> dict[st
     # A layer may be called "conv", like the field for all layers.
     others = ("dtype", "votes")
     layers = ",".join(f"{name}:{form}" for name, form in forms.items() if name not in others)
-    return {**settings, **{name: forms[name] for name in others if name in forms}, "conv": layers}
+    chosen = {name: forms[name] for name in others if name in forms}
+    # A network of a user's own may have no layer with several forms.
+    return {**settings, **chosen, **({"conv": layers} if layers else {})}

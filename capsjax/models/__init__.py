@@ -1,8 +1,11 @@
 """Models, their names, and their construction from a config."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
+from jaxtyping import Array, Float, Int, Key
+
+from capsjax import registry
 from capsjax.kernels.compute import Compute
 from capsjax.layers.capsules import ConvCaps
 from capsjax.layers.pooling import POOLINGS, make_pooling
@@ -31,13 +34,54 @@ __all__ = [
     "EfficientCapsNet",
     "InvertedAttention",
     "MatrixCapsules",
+    "Model",
     "Output",
     "SegCaps",
     "SelfRoutingCapsNet",
     "UNet",
     "look_inside",
     "make_model",
+    "register",
 ]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What training, evaluation and figures need of a network, which is a module of Flax Linen.
+
+    A network that decodes has a method `decode(poses, mask)` too, from class poses (n, j, d) and a
+    mask (n, j), 1 at the classes to decode, to images (n, h, w, c).
+
+    Attributes:
+      image_shape: (h, w, c).
+      num_classes: number k of scores.
+      batch_axis: device axis that a batch is divided over, for what depends on the whole batch, as
+        a batch norm does; None for one device.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    batch_axis: str | None
+
+    def __call__(
+        self,
+        images: Float[Array, "n h w c"],
+        labels: Int[Array, "n *label"] | None = None,
+        keys: Key[Array, "n"] | None = None,
+    ) -> Output:
+        """Compute scores, and poses and a reconstruction if there are any.
+
+        Args:
+          images: in [0, 1].
+          labels: what to reconstruct, in training; None for what is predicted.
+          keys: keys for random numbers, one for each image, in training; None in testing.
+        """
+
+    def chosen_forms(self, batch_size: int) -> dict[str, str]:
+        """Return what "auto" in `config.model.compute` means here, which a run keeps: the "dtype"
+        ("float32" or "bfloat16"), and the forms of layers that have several.
+        """
+
 
 ONE_CLASS = Classification()
 # Fields of a section `pool` besides the settings of poolings.
@@ -125,6 +169,20 @@ MODELS = {
     "unet": make_unet,
     "vb_capsules": make_vb_capsules,
 }
+
+
+def register(name: str, make: Callable[..., Model]) -> Callable[..., Model]:
+    """Make a network known by name, for configs: `model.name`.
+
+    Args:
+      name: an identifier.
+      make: a function of (image_shape, num_classes), with the task as `task` and the fields of
+        `config.model` by name, such as the module's class; it returns the network.
+
+    Raises:
+      ValueError: for a name that is taken.
+    """
+    return registry.register(MODELS, name, make, "model")
 
 
 def make_model(name: str, image_shape: tuple[int, int, int], num_classes: int, **settings):

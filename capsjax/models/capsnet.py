@@ -1,5 +1,6 @@
 """CapsNet: a convolution, primary capsules, any number of capsule layers, and a decoder."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -118,6 +119,12 @@ class CapsNet(nn.Module):
         recomputed = compute.recomputes_votes(self.routing)
         votes = "recomputed" if recomputed else "held"
         return {**forms, "votes": votes, "dtype": compute.chosen_dtype}
+
+    def num_primary_caps(self) -> int:
+        """Return the number of primary capsules of an image; 0 if the kernels do not fit."""
+        *_, (_, settings, (h, w, _), (kernel, *_, features)) = self._convolutions()
+        sizes = [output_size(size, kernel, settings["stride"]) for size in (h, w)]
+        return math.prod(max(size, 0) for size in sizes) * (features // settings["pose_size"])
 
     def _check_sizes(self) -> None:
         for name, _, image, kernel in self._convolutions():

@@ -10,8 +10,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from capsjax.data import COMPONENTS, Arrays
+from capsjax.data import COMPONENTS, Arrays, split_before
 from capsjax.data.labels import describe_unseen
+from capsjax.registry import component_of
 from capsjax.runs import processes
 from capsjax.runs.files import (
     DamagedFileError,
@@ -37,14 +38,22 @@ def fingerprints(**parts: Arrays | None) -> dict[str, dict[str, Any]]:
 
 def by_settings(found: Fingerprints, data: ConfigDict) -> Fingerprints:
     """Name each part with the settings that chose it, in which trials of a sweep may differ."""
-    others = {"dir", "file", *COMPONENTS} - {data.name}
+    others = {"dir", "file", *COMPONENTS} - {component_of(data.name)}
+    # Sweeps of earlier versions have no such setting in their names.
+    if data.split == split_before(data.name):
+        others.add("split")
     settings = {
-        name: value.to_dict() if isinstance(value, ConfigDict) else value
+        name: value.to_dict() if isinstance(value, ConfigDict) else _shown(value)
         for name, value in data.items()
         if name not in others
     }
     listed = ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))
     return {f"{part} ({listed})": fields for part, fields in found.items()}
+
+
+def _shown(value: Any) -> Any:
+    """Return a setting as earlier versions wrote it, which had whole numbers."""
+    return int(value) if isinstance(value, float) and value == int(value) else value
 
 
 def check_processes(found: Fingerprints) -> None:

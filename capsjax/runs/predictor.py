@@ -20,6 +20,7 @@ from tqdm import tqdm
 from capsjax.kernels.compute import Compute
 from capsjax.models import Output, look_inside
 from capsjax.runs.checkpoint import Checkpoints
+from capsjax.runs.own_files import load_own_files
 from capsjax.runs.workdir import read_config
 from capsjax.training import Objective
 from capsjax.training.build import build
@@ -166,6 +167,7 @@ def load_predictor(workdir: str | Path, checkpoint: str = "selected") -> Predict
     """
     workdir = Path(workdir).expanduser()
     config = read_config(workdir)
+    load_own_files(workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     which = config.selection if checkpoint == "selected" else checkpoint
     notes = checkpoints.notes(which)

@@ -1,10 +1,14 @@
 """Progress of long work: a bar on a terminal, lines elsewhere, and the remaining time."""
 
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from tqdm import tqdm
+
+SECONDS_OF_A_TICK = 1.0
 
 
 class Progress:
@@ -109,6 +113,34 @@ class RunProgress(Progress):
             self.say(line)
         else:
             self.show(left=f"loss {metrics['loss']:.4f}")
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show what is waited for: on a terminal with the seconds so far, elsewhere as a line.
+
+    Args:
+      what: what goes on in the block, such as "compiling".
+    """
+    clock = tqdm(desc=what, bar_format="{desc} ... {elapsed}", disable=None, leave=False)
+    if clock.disable:
+        print(f"{what} ...", flush=True)
+        yield
+        return
+    ended = threading.Event()
+
+    def tick():
+        while not ended.wait(SECONDS_OF_A_TICK):
+            clock.refresh()
+
+    ticking = threading.Thread(target=tick, daemon=True)
+    ticking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        ticking.join()
+        clock.close()
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """A single run in training: its state, its compiled programs and the files that it writes."""
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -11,12 +12,13 @@ from ml_collections import ConfigDict
 
 from capsjax.data import Arrays
 from capsjax.metrics import means_of, results_of
-from capsjax.runs import devices, processes
+from capsjax.runs import devices, pictures, processes
 from capsjax.runs.checkpoint import Checkpoints, Restored
 from capsjax.runs.clock import seconds_since_start
 from capsjax.runs.files import write_json
-from capsjax.runs.progress import RunProgress
-from capsjax.runs.writers import MetricsWriter, NoWriter
+from capsjax.runs.progress import RunProgress, waiting
+from capsjax.runs.warm_start import WarmStart
+from capsjax.runs.writers import describe_board, open_writer
 from capsjax.training.build import Built, build_evaluate, build_train_steps
 from capsjax.training.nonfinite import find_non_finite
 from capsjax.training.steps import Health
@@ -63,11 +65,19 @@ class SingleRun:
         self.steps_per_epoch = built.steps_per_epoch
         self.total_steps = built.steps_per_epoch * config.train.epochs
 
-    def open(self, restored: Restored | None) -> None:
-        """Start from the first step or the last checkpoint, and compile the steps."""
+    def open(self, restored: Restored | None, warm_start: WarmStart | None = None) -> None:
+        """Start from the first step or the last checkpoint, and compile the steps.
+
+        Args:
+          restored: the last checkpoint, if there is one.
+          warm_start: parameters of another run, for the first step.
+        """
         config, training = self._config, self._training
         if restored is None:
             state = jax.jit(lambda: self._built.init_state(config.seed))()
+            if warm_start is not None:
+                state = warm_start.put_into(state, self._built)
+                print(warm_start.describe())
             # Placed like a restored state: otherwise evaluation is compiled for each of the two.
             self._state = devices.replicate(state, self._mesh)
             self._notes = {
@@ -78,6 +88,10 @@ class SingleRun:
                 "forms": self._built.model.chosen_forms(config.train.batch_size // self._mesh.size),
                 "backend": jax.default_backend(),
             }
+            if warm_start is not None:
+                self._notes["init_from"] = warm_start.record
+                # From now on the run does without the other one, which may change or go.
+                self._checkpoints.save(0, self._state, self._notes)
         else:
             self._state, self._notes = restored.state, restored.notes
             print(f"resuming {self._workdir} from step {restored.step}")
@@ -87,18 +101,22 @@ class SingleRun:
 
         started = time.perf_counter()
         # Before the clock of the progress starts.
-        self._compiled = self._compile_steps()
+        with waiting(f"compiling the training step ({self._describe_network()})"):
+            self._compiled = self._compile_steps()
         self._notes["compile_seconds"] = time.perf_counter() - started
         print(
             f"{self._workdir}: {len(training)} training examples, {config.train.epochs} epochs of "
             f"{self.steps_per_epoch} steps; compiled in {self._notes['compile_seconds']:.1f} s",
             flush=True,
         )
-        self._writer = (
-            MetricsWriter(self._workdir, config.log.tensorboard, self.step)
-            if processes.is_primary()
-            else NoWriter()
-        )
+        self._writer = open_writer(self._workdir, config, self.step)
+        self._pictures = None
+        if config.log.tensorboard:
+            print(describe_board(self._workdir), flush=True)
+            part = training if self._validation is None else self._validation
+            size = config.train.batch_size // self._mesh.size
+            self._pictures = pictures.Pictures(self._built, part, self._mesh, size)
+        self._compiles_validation = self._validation is not None
         self._progress = RunProgress(self.total_steps, self.step, config.train.batch_size)
         self._log_seconds, self._validation_loss = 0.0, None
         losses = self._checkpoints.validation_losses().values()
@@ -147,10 +165,12 @@ class SingleRun:
 
     def end_epoch(self) -> bool:
         """Validate, and return whether the state is worth saving: by interval, or as the best."""
+        compiles, self._compiles_validation = self._compiles_validation, False
+        with waiting("compiling the validation") if compiles else contextlib.nullcontext():
+            metrics = self._validate()
         due = (self.step // self.steps_per_epoch) % self._config.checkpoint.every_epochs == 0
-        if self._validation is None:
+        if metrics is None:
             return due
-        metrics = self.evaluate(self._state.variables, self._validation)
         self._write("validation", metrics)
         self._validation_loss = metrics["loss"]
         if self._validation_loss < self._best_loss:
@@ -160,6 +180,17 @@ class SingleRun:
             self._unsaved_best = (self.step, state, dict(self._notes), self._validation_loss)
             return True
         return due
+
+    def _validate(self) -> dict[str, float] | None:
+        """Compute the metrics of the validation part, if there is one, and draw what is seen."""
+        metrics, predictions, variables = None, None, self._state.variables
+        if self._validation is not None:
+            metrics, predictions = self._score(variables, self._validation)
+        epoch = self.step // self.steps_per_epoch
+        if self._pictures is not None and pictures.is_due(epoch, self._config.train.epochs):
+            for name, picture in self._pictures.draw(variables, predictions):
+                self._writer.write_picture(self.step, name, picture)
+        return metrics
 
     def show_progress(self, ends_epoch: bool) -> None:
         """Do nothing: the bar has already moved with the steps."""
@@ -183,8 +214,21 @@ class SingleRun:
 
     def evaluate(self, variables: dict, part: Arrays) -> dict[str, float]:
         """Compute the metrics of parameters on a part of the data."""
+        return self._score(variables, part)[0]
+
+    def _score(self, variables: dict, part: Arrays) -> tuple[dict[str, float], np.ndarray | None]:
+        """Compute metrics, and the predictions where those are classes."""
         images, labels = devices.replicate((part.images, part.labels), self._mesh)
-        return results_of(self._evaluate(variables, images, labels).sums)
+        evaluation = self._evaluate(variables, images, labels)
+        if part.labels.ndim != 1:
+            return results_of(evaluation.sums), None
+        predictions = np.asarray(self._built.objective.task.predictions(evaluation.scores))
+        metrics = results_of(evaluation.sums, part.labels, predictions, part.num_classes)
+        return metrics, predictions
+
+    def _describe_network(self) -> str:
+        count = sum(leaf.size for leaf in jax.tree.leaves(self._state.params))
+        return f"{type(self._built.model).__name__}, {count:,} parameters"
 
     def _compile_steps(self):
         """Compile the program (state, images, labels, num_steps) -> (state, health)."""

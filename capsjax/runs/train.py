@@ -9,9 +9,12 @@ from ml_collections import ConfigDict
 
 from capsjax.config.limits import check_limits
 from capsjax.data import Arrays, load_part, load_training, source_of
+from capsjax.data.labels import describe_unseen
+from capsjax.metrics import describe_imbalance
 from capsjax.registry import look_up
 from capsjax.runs import devices, processes
 from capsjax.runs.checkpoint import Checkpoints, Restored
+from capsjax.runs.choices import with_choices_of_run
 from capsjax.runs.data_record import check_processes, check_test, fingerprints, record_data
 from capsjax.runs.files import sealed, write_json
 from capsjax.runs.interrupt import Interrupt
@@ -20,16 +23,17 @@ from capsjax.runs.longer import count_test_reads
 from capsjax.runs.loop import train
 from capsjax.runs.progress import format_seconds
 from capsjax.runs.single_run import SingleRun
+from capsjax.runs.warm_start import WarmStart, read_warm_start
 from capsjax.runs.workdir import (
     flatten,
     open_workdir,
     program_command,
     read_finished,
-    with_number_type_of_run,
 )
 from capsjax.tasks import check_labels
-from capsjax.training.build import build
+from capsjax.training.build import Built, build
 from capsjax.training.division import check_divides
+from capsjax.training.fitting import describe_misfits, fit_to_data
 from capsjax.training.steps import TrainState, steps_per_epoch
 
 
@@ -51,13 +55,14 @@ def train_and_evaluate(
       NonFiniteError: if the loss is no longer finite.
       SystemExit: after one of the signals of `Interrupt`, once the state is saved.
     """
-    config = with_number_type_of_run(workdir, config)
+    config = with_choices_of_run(workdir, config)
     check_config(config)
     processes.check_same("the config", config.to_json_best_effort(sort_keys=True))
     with processes.primary_first():
         training, validation = load_training(**config.data)
     data = fingerprints(training=training, validation=validation)
     check_processes(data)
+    config = fit_to_data(config, training)
     mesh = devices.make_mesh("data")
     check_divides(config.train.batch_size, mesh)
     sizes = (training.image_shape, training.num_classes, len(training))
@@ -71,9 +76,12 @@ def train_and_evaluate(
     if summary is not None:
         print(f"{workdir} is finished: {_describe(summary)}")
         return summary
+    # Before anything is written.
+    warm_start = _read_warm_start(config, workdir, like)
+    _warn(config, built, training, validation)
     with hold(workdir):
         processes.on_primary(lambda: open_workdir(workdir, config, start, data))
-        summary = _train(config, workdir, training, validation, mesh, like, forms)
+        summary = _train(config, workdir, training, validation, mesh, like, forms, warm_start)
     print(f"{workdir}: {_describe(summary)}")
     return summary
 
@@ -86,6 +94,7 @@ def _train(
     mesh: Mesh,
     like: TrainState,
     forms: dict[str, str],
+    warm_start: WarmStart | None,
 ) -> dict[str, Any]:
     """Train from the last checkpoint, and write and return the results."""
     sizes = (training.image_shape, training.num_classes, len(training))
@@ -100,7 +109,7 @@ def _train(
     # The forms of the first start, not those that are best on the present machine.
     built = build(config, *sizes, forms_at_start(restored, forms))
     run = SingleRun(config, workdir, built, training, validation, checkpoints, mesh)
-    run.open(restored)
+    run.open(restored, warm_start)
     try:
         with Interrupt() as interrupt:
             train(run, config, workdir, interrupt)
@@ -130,6 +139,23 @@ def _train(
     summary = sealed(summary)
     processes.on_primary(lambda: write_json(workdir / "summary.json", summary))
     return summary
+
+
+def _read_warm_start(config: ConfigDict, workdir: Path, like: TrainState) -> WarmStart | None:
+    """Read what a new run starts from; one that has a checkpoint goes on from that alone."""
+    if not config.init_from:
+        return None
+    begun = processes.on_primary(lambda: any((workdir / "checkpoints").glob("[0-9]*")))
+    return None if begun else read_warm_start(config.init_from, like)
+
+
+def _warn(config: ConfigDict, built: Built, training: Arrays, validation: Arrays | None) -> None:
+    """Print what of the config does not suit the data."""
+    lines = describe_misfits(config, built.model)
+    if validation is not None:
+        lines.append(describe_unseen(training, validation, "validation"))
+    for line in filter(None, lines):
+        print(line, flush=True)
 
 
 def _load_test(config: ConfigDict, workdir: Path, training: Arrays) -> Arrays:
@@ -173,6 +199,9 @@ def _describe(summary: dict[str, Any]) -> str:
         of_what = f"of the pixels, Dice {test['dice']:.4f}, of {test['num_examples']} images"
     else:
         of_what = f"({test['num_errors']} errors of {test['num_examples']})"
+    imbalance = describe_imbalance(test, summary.get("num_classes", 1))
+    if imbalance:
+        of_what += f", {imbalance}"
     return (
         f"test accuracy {100 * test['accuracy']:.2f} % {of_what}, "
         f"{summary['selection']} parameters (step "

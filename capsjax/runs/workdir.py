@@ -3,6 +3,7 @@
 config.json          the whole config
 env.json             a list: versions, commit, device, command of each start
 data.json            fingerprints of the data, see `capsjax.runs.data_record`
+own_files.json code/ files of a user's own that the config needs, see `capsjax.runs.own_files`
 metrics.jsonl        one JSON object per line
 checkpoints/         the last few and the best
 tensorboard/
@@ -10,18 +11,19 @@ lock log.txt         while a program trains here; its lines, where it can print 
 summary.json         the results; written at the end, so its presence means "finished"
 summary-40-epochs.json   those of a run of 40 epochs that was given more
 evaluation/ figures/ the output of evaluate.py and visualize.py
+report.html          a page of all this, the output of report.py
 """
 
 import datetime
 import fnmatch
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from capsjax.config.renamed import modernize
+from capsjax.config.renamed import modernize, tuples
 from capsjax.config.tagged import resolved
 from capsjax.runs.data_record import Fingerprints, record_data
 from capsjax.runs.environment import describe_environment
@@ -39,6 +41,7 @@ from capsjax.runs.files import (
 from capsjax.runs.lock import LOCK
 from capsjax.runs.longer import EPOCHS, lengthen
 from capsjax.runs.output import LOG
+from capsjax.runs.own_files import check_own_files, record_own_files
 
 # Fields that may differ when a run resumes: where files are and how often they are written does not
 # affect what is computed. A sweep has them under "base.", and may be given more seeds.
@@ -93,6 +96,7 @@ def open_workdir(
         write_json(path / "config.json", resolved(config))
     for each in path.glob(LEFT_OVER):
         each.unlink(missing_ok=True)
+    record_own_files(path, resolved(config))
     if data is not None:
         record_data(path, data)
     try:
@@ -130,6 +134,7 @@ def read_finished(
     if _is_longer(path, config):
         return None
     _check_same(path, config)
+    check_own_files(path, resolved(config))
     if data is not None:
         try:
             record_data(path, data)
@@ -230,28 +235,11 @@ def _check_same(path: Path, config: ConfigDict) -> None:
 
 def _is_longer(path: Path, config: ConfigDict) -> bool:
     """Return whether a config is that of the run in a folder, but for more epochs."""
-    old, new = _stored_fields(path), flatten(resolved(config))
+    old, new = stored_fields(path), flatten(resolved(config))
     return _differing(old, new) == [EPOCHS] and new[EPOCHS] > old[EPOCHS]
 
 
-def with_number_type_of_run(path: Path, config: ConfigDict) -> ConfigDict:
-    """Return a config with the number type that the run or sweep in a folder was begun with.
-
-    "auto" was not always the default: the same command may mean another type today.
-    """
-    prefix = "base." if "base" in config else ""
-    field = f"{prefix}model.compute.dtype"
-    stored, given = _stored_fields(path).get(field), flatten(config.to_dict()).get(field)
-    if given != "auto" or stored in (None, "auto"):
-        return config
-    print(f"{path} goes on in {stored}, with which it began")
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.update_from_flattened_dict({field: stored})
-    return config.lock()
-
-
-def _stored_fields(path: Path) -> dict[str, Any]:
+def stored_fields(path: Path) -> dict[str, Any]:
     """Return the fields of config.json; none if it is not there, or damaged."""
     try:
         return flatten(resolved(_config_of(path, _read_fields(path))))
@@ -296,7 +284,7 @@ def _read_fields(path: Path) -> dict[str, Any]:
 
 def _config_of(path: Path, fields: Mapping[str, Any]) -> ConfigDict:
     try:
-        return ConfigDict(_tuples(modernize(fields))).lock()
+        return ConfigDict(tuples(modernize(fields))).lock()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(path / "config.json", f"{type(error).__name__}: {error}") from None
 
@@ -314,15 +302,6 @@ def _recorded_digest(path: Path) -> str | None:
     except (OSError, DamagedFileError):
         return None
     return next(filter(None, reversed(digests)), None)
-
-
-def _tuples(value: Any) -> Any:
-    """Turn lists into tuples, because JSON has no tuples and configs have no lists."""
-    if isinstance(value, Mapping):
-        return {name: _tuples(item) for name, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_tuples(item) for item in value)
-    return value
 
 
 def program_command(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,20 +1,31 @@
 """Metrics on disk: one JSON object per line, with its checksum, and TensorBoard."""
 
 import errno
+import importlib.util
 import json
+import shlex
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from ml_collections import ConfigDict
+
+from capsjax.config.tagged import resolved
+from capsjax.runs import processes
 from capsjax.runs.files import naming, warn, write_text
+from capsjax.runs.workdir import flatten
+
+BOARD = "tensorboard"
 
 
 class MetricsWriter:
     """A writer that appends to metrics.jsonl and to TensorBoard's files.
 
     A run that resumes at a step writes again what it had written after that step, so those
-    lines, and a partial line that a kill may have left, are removed first.
+    lines, and a partial line that a kill may have left, are removed first. TensorBoard is told to
+    forget what it has of later steps.
 
     Args:
       directory: folder of the run.
@@ -33,7 +44,11 @@ class MetricsWriter:
             from tensorboardX import SummaryWriter
 
             self._board = SummaryWriter(
-                str(directory / "tensorboard"), purge_step=resume_step + 1 if resume_step else None
+                str(directory / BOARD),
+                # What is written at step 0, before the first one, is written by new runs alone.
+                purge_step=resume_step + 1 if resume_step else 0,
+                # Two starts within a second would have the same file.
+                filename_suffix=f".{resume_step}",
             )
 
     def write(self, step: int, epoch: float, split: str, metrics: Mapping[str, float]) -> None:
@@ -41,19 +56,35 @@ class MetricsWriter:
         with naming(self._path):
             self._file.write(_line({"step": step, "epoch": epoch, "split": split, **metrics}))
             self._file.flush()
-        if self._board is not None:
-            with naming(self._path.parent / "tensorboard"):
-                _check_alive(self._board)
-                for name, value in metrics.items():
-                    self._board.add_scalar(f"{split}/{name}", value, step)
-                self._board.flush()
+
+        def put(board):
+            for name, value in metrics.items():
+                board.add_scalar(f"{split}/{name}", value, step)
+
+        self._on_board(put)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text for TensorBoard, before the first step."""
+        self._on_board(lambda board: board.add_text(name, text, 0))
+
+    def write_picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Write a picture for TensorBoard, uint8, (h, w, 3)."""
+        self._on_board(lambda board: board.add_image(name, picture, step, dataformats="HWC"))
 
     def close(self) -> None:
         with naming(self._path):
             self._file.close()
         if self._board is not None:
-            with naming(self._path.parent / "tensorboard"):
+            with naming(self._path.parent / BOARD):
                 self._board.close()
+
+    def _on_board(self, put: Callable[[Any], None]) -> None:
+        """Write for TensorBoard, if that is asked for, and flush it."""
+        if self._board is not None:
+            with naming(self._path.parent / BOARD):
+                _check_alive(self._board)
+                put(self._board)
+                self._board.flush()
 
 
 def _check_alive(board: Any) -> None:
@@ -68,8 +99,40 @@ class NoWriter:
     def write(self, step: int, epoch: float, split: str, metrics: Mapping[str, float]) -> None:
         pass
 
+    def write_text(self, name: str, text: str) -> None:
+        pass
+
+    def write_picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        pass
+
     def close(self) -> None:
         pass
+
+
+def open_writer(folder: Path, config: ConfigDict, step: int) -> MetricsWriter | NoWriter:
+    """Open the writer of a run; before its first step, TensorBoard gets the config.
+
+    Args:
+      folder: folder of the run.
+      config: config of the run.
+      step: step from which it goes on; 0 for a new one.
+    """
+    if not processes.is_primary():
+        return NoWriter()
+    writer = MetricsWriter(folder, config.log.tensorboard, step)
+    if step == 0:
+        fields = flatten(resolved(config)).items()
+        # Markdown shows what is indented as it stands.
+        writer.write_text("config", "\n".join(f"    {name} = {value!r}" for name, value in fields))
+    return writer
+
+
+def describe_board(folder: Path) -> str:
+    """Describe how to look at what is written for TensorBoard in a folder and in those below it."""
+    line = f"curves and pictures: tensorboard --logdir={shlex.quote(str(folder))}"
+    if importlib.util.find_spec("tensorboard") is None:
+        line += " (TensorBoard is not installed: pip install tensorboard)"
+    return line
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:

@@ -71,7 +71,8 @@ class Members:
         self.numbers = numbers_of([flatten(resolved(trial.config)) for trial in self._filled])
         self.config = self.trials[0].config
         built = build(self.config, *data.sizes)
-        check_labels(built.objective.task, data.training.labels.shape, *data.sizes[:2])
+        self._task = built.objective.task
+        check_labels(self._task, data.training.labels.shape, *data.sizes[:2])
         if forms is None:
             forms = built.model.chosen_forms(self.config.train.batch_size)
         self.forms = {"backend": jax.default_backend(), "population": form, "forms": dict(forms)}
@@ -141,12 +142,17 @@ class Members:
         return jitted.lower(*of_members, *of_all).compile()
 
     def compile_evaluate(self):
-        """Make the program (numbers, variables, images, labels) -> sums, see `Evaluation`."""
+        """Make the program (numbers, variables, images, labels) -> (sums, predictions).
 
-        def sums(*arguments):
-            return self._population.evaluate(*arguments).sums
+        Sums are those of `Evaluation`. Predictions are classes, (members, n), and None for other
+        labels than one class for each image.
+        """
 
-        return jax.jit(self._on_devices(sums, 2))
+        def evaluate(numbers, variables, images, labels):
+            sums, scores = self._population.evaluate(numbers, variables, images, labels)
+            return sums, jax.vmap(self._task.predictions)(scores) if labels.ndim == 1 else None
+
+        return jax.jit(self._on_devices(evaluate, 2))
 
     def learning_rates(self, step: int) -> np.ndarray:
         """Return the learning rate of each member."""

@@ -21,7 +21,7 @@ from capsjax.runs.data_record import by_settings, check_test, fingerprints, reco
 from capsjax.runs.interrupt import Interrupt
 from capsjax.runs.loop import train
 from capsjax.runs.workdir import open_workdir, program_command
-from capsjax.runs.writers import MetricsWriter, NoWriter
+from capsjax.runs.writers import open_writer
 from capsjax.sweeps.folders import trial_folder, write_failure
 from capsjax.sweeps.members import Members
 from capsjax.sweeps.progress import SweepProgress
@@ -64,11 +64,12 @@ class PopulationRun:
         self._numbers = members.place(members.numbers)
         self._restore()
 
-    def train(self, interrupt: Interrupt, on_epoch: Callable[[], int]) -> None:
+    def train(self, interrupt: Interrupt, on_start: Callable, on_epoch: Callable[[], int]) -> None:
         """Take all remaining steps, and write the results.
 
         Args:
           interrupt: its signal is read between two calls of the program.
+          on_start: called once the folders of the trials are there.
           on_epoch: called after each epoch; returns how many trials of the sweep are done.
 
         Raises:
@@ -80,6 +81,7 @@ class PopulationRun:
         self._on_epoch, self._finished = on_epoch, on_epoch()
         self._open_writers()
         try:
+            on_start()
             train(self, self._config, self._workdir, interrupt)
         finally:
             for writer in self._writers:
@@ -173,11 +175,7 @@ class PopulationRun:
 
         processes.on_primary(open_folders)
         self._writers = [
-            MetricsWriter(
-                trial_folder(self._workdir, trial), self._config.log.tensorboard, self.step
-            )
-            if processes.is_primary()
-            else NoWriter()
+            open_writer(trial_folder(self._workdir, trial), trial.config, self.step)
             for trial in self._members.trials
         ]
 
@@ -277,9 +275,12 @@ class PopulationRun:
     def _results(self, variables: dict, part: Arrays) -> list[dict[str, float]]:
         """Compute the metrics of each trial on a part of the data."""
         images, labels = devices.replicate((part.images, part.labels), self._members.mesh)
-        sums = devices.to_host(self._evaluate(self._numbers, variables, images, labels))
-        count = len(self._members.trials)
-        return [results_of(_of_member(sums, index)) for index in range(count)]
+        found = devices.to_host(self._evaluate(self._numbers, variables, images, labels))
+        of_members = [_of_member(found, index) for index in range(len(self._members.trials))]
+        return [
+            results_of(sums, part.labels, predictions, part.num_classes)
+            for sums, predictions in of_members
+        ]
 
     def save(self) -> None:
         """Save a checkpoint of all members."""

@@ -12,26 +12,30 @@ from capsjax.config.tagged import resolved
 from capsjax.data import load_training
 from capsjax.runs import devices, processes
 from capsjax.runs.checkpoint import CheckpointError
+from capsjax.runs.choices import with_choices_of_run
 from capsjax.runs.data_record import by_settings, check_processes, fingerprints, record_data
 from capsjax.runs.environment import describe_environment
 from capsjax.runs.files import sealed, write_json
 from capsjax.runs.interrupt import Interrupt
 from capsjax.runs.lock import hold
-from capsjax.runs.progress import format_seconds
+from capsjax.runs.progress import format_seconds, waiting
 from capsjax.runs.train import check_config, train_and_evaluate
 from capsjax.runs.workdir import (
     flatten,
     open_workdir,
     program_command,
     summary_or_set_aside,
-    with_number_type_of_run,
 )
+from capsjax.runs.writers import describe_board
 from capsjax.sweeps import folders
 from capsjax.sweeps.grid import Trial, trials_of
+from capsjax.sweeps.hparams import write_trials
 from capsjax.sweeps.index import make_index, seconds_so_far
 from capsjax.sweeps.members import Data, Members, largest_that_fits
 from capsjax.sweeps.population_run import PopulationRun
 from capsjax.sweeps.progress import SweepProgress
+from capsjax.training.build import build
+from capsjax.training.fitting import describe_misfits, fit_to_data
 from capsjax.training.population import MOST_IN_TURN, structure_of
 from capsjax.training.steps import steps_per_epoch
 
@@ -60,10 +64,12 @@ def run_sweep(
       ValueError: for an unusable sweep or folder; nothing has been trained then.
       SystemExit: after one of the signals of `Interrupt`, once all is saved.
     """
-    config = with_number_type_of_run(workdir, config)
+    config = with_choices_of_run(workdir, config)
     trials = trials_of(config)
     for trial in trials:
         check_config(trial.config)
+        if trial.config.init_from:
+            raise ValueError("init_from is for single runs (capsjax train), not for a sweep")
     start = program_command(overrides or {})
     with hold(workdir):
         processes.on_primary(lambda: open_workdir(workdir, config, {**start, "form": form}))
@@ -90,13 +96,17 @@ class Sweep:
 
     def run(self) -> None:
         """Train first the populations already started, then the remaining trials."""
-        for trial in self._trials:
-            self._load(trial)  # other data than before are refused, even if nothing is left to do
+        # Other data than before are refused, even if nothing is left to do.
+        self._trials = [self._fitted(trial) for trial in self._trials]
         begun, left, ended = processes.on_primary(self._plan)
         by_id = {trial.id: trial for trial in self._trials}
         left += [name for name in ended if not self._evaluate_again(by_id[name])]
         left = [by_id[name] for name in left]
         print(f"{self._workdir}: {len(left)} of {len(self._trials)} trials to train", flush=True)
+        if left and any(trial.config.log.tensorboard for trial in left):
+            print(describe_board(self._workdir), flush=True)
+        # Also of trials that ended just before a kill.
+        self._write_board(self._trials)
         self._progress = SweepProgress(
             len(self._trials), sum(self._steps_of(trial) for trial in left), self._errors()
         )
@@ -157,8 +167,9 @@ class Sweep:
         most = self._most if folder is None else len(trials)
         try:
             data = self._load(trials[0])
-            count = min(most, len(trials))
-            self._progress.say(f"compiling for {count} trials: {trials[0].id} ...")
+            count, config = min(most, len(trials)), trials[0].config
+            for line in describe_misfits(config, build(config, *data.sizes).model):
+                self._progress.say(line)
             stored = None if folder is None else folders.forms_at_start(folder)
             form, forms = self._form, None
             if stored is not None:
@@ -169,7 +180,8 @@ class Sweep:
                         f"{folder} began on {stored['backend']} and goes on on "
                         f"{jax.default_backend()}: not bit for bit as without the interruption"
                     )
-            members, compiled = largest_that_fits(trials, data, self._mesh, form, most, forms)
+            with waiting(f"compiling for {count} trials: {trials[0].id}"):
+                members, compiled = largest_that_fits(trials, data, self._mesh, form, most, forms)
             if folder is not None and len(members.trials) < len(trials):
                 raise ValueError(
                     f"{folder} was begun with {len(trials)} trials, and the memory here holds "
@@ -199,7 +211,8 @@ class Sweep:
             run = PopulationRun(self._workdir, folder, members, compiled, self._progress)
             # Not around the compilation, when there is nothing to save.
             with Interrupt() as interrupt:
-                run.train(interrupt, on_epoch)
+                run.train(interrupt, lambda: self._write_board(members.trials), on_epoch)
+            self._write_board(members.trials)
         except jax.errors.JaxRuntimeError as error:
             if processes.is_lost_process(error):
                 raise
@@ -211,6 +224,7 @@ class Sweep:
             processes.on_primary(
                 lambda trial=trial: folders.write_failure(self._workdir, trial, "failed", message)
             )
+        self._write_board(trials)
         self._progress.say(f"{len(trials)} trials, {trials[0].id} ..., failed: {message}")
         self._progress.advance(sum(self._steps_of(trial) for trial in trials))
         return trials
@@ -228,6 +242,10 @@ class Sweep:
             processes.on_primary(lambda: record_data(self._workdir, by_settings(found, fields)))
             self._data[repr(fields)] = data
         return self._data[repr(fields)]
+
+    def _fitted(self, trial: Trial) -> Trial:
+        """Return a trial whose config has what its data decide."""
+        return trial._replace(config=fit_to_data(trial.config, self._load(trial).training))
 
     def _steps_of(self, trial: Trial) -> int:
         """Return the number of steps of a trial's whole training."""
@@ -255,6 +273,9 @@ class Sweep:
                 self._seconds_before + time.monotonic() - self._started,
             )
             write_json(self._workdir / "index.json", sealed(index))
+
+    def _write_board(self, trials: Sequence[Trial]) -> None:
+        processes.on_primary(lambda: write_trials(self._workdir, self._config, trials))
 
     def _say_result(self) -> None:
         statuses = self.statuses()

@@ -9,11 +9,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
+from capsjax.data.augment import Augmentation
 from capsjax.kernels.compute import Compute, with_forms
 from capsjax.models import make_model
 from capsjax.registry import settings_in
 from capsjax.tasks import TASKS, make_task
 from capsjax.training.evaluation import make_evaluate
+from capsjax.training.fitting import parse_class_weights
 from capsjax.training.objective import Objective
 from capsjax.training.optimizer import make_optimizer, make_schedule
 from capsjax.training.steps import (
@@ -71,18 +73,22 @@ def build(
     model = dict(config.model.to_dict())
     if forms is not None:
         model["compute"] = with_forms(model["compute"], forms)
+    Augmentation(**config.augment).check_channels(image_shape[-1])
     schedule = make_schedule(
         steps_per_epoch=in_epoch, epochs=config.train.epochs, **config.schedule
     )
     task = make_task(config.task.name, **settings_in(config.task.to_dict(), TASKS))
+    objective = Objective(
+        {name: config.get(f"{name}_loss", {}) for name in config.loss_weights},
+        config.loss_weights.to_dict(),
+        task,
+        parse_class_weights(config.class_weights),
+    )
+    objective.check_class_weights()
     return Built(
         model=make_model(image_shape=image_shape, num_classes=num_classes, task=task, **model),
         optimizer=make_optimizer(schedule, steps_per_epoch=in_epoch, **config.optimizer),
-        objective=Objective(
-            {name: config.get(f"{name}_loss", {}) for name in config.loss_weights},
-            config.loss_weights.to_dict(),
-            task,
-        ),
+        objective=objective,
         compute=Compute(**model["compute"]),
         schedule=schedule,
         steps_per_epoch=in_epoch,
@@ -97,7 +103,7 @@ def build_train_steps(config: ConfigDict, built: Built, mesh: Mesh | None = None
         built.objective,
         seed=config.seed,
         batch_size=config.train.batch_size,
-        max_shift=config.augment.max_shift,
+        augmentation=Augmentation(**config.augment),
         mesh=mesh,
     )
     return built.compute.in_precision(train_steps)

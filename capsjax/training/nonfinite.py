@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
+from capsjax.data.augment import Augmentation
 from capsjax.notation import Routed
 from capsjax.routing import Routing, call_routing
 from capsjax.training.build import Built
@@ -40,7 +41,8 @@ def find_non_finite(
     Returns:
       A noun phrase, such as "the output of primary_layer".
     """
-    batches = Batches(config.seed, config.train.batch_size, config.augment.max_shift)
+    augmentation = Augmentation(**config.augment)
+    batches = Batches(config.seed, config.train.batch_size, augmentation)
     epoch = step // (len(labels) // config.train.batch_size)
     order = batches.order(epoch, len(labels))
     batch = batches.take(order, step, jnp.asarray(images), jnp.asarray(labels))

@@ -1,7 +1,7 @@
 """The training objective: a weighted sum of losses."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -29,11 +29,17 @@ class Objective(NamedTuple):
       losses: by name, the settings of each loss: a sub-dict of a config.
       weights: by name, the weight of each loss.
       task: what labels mean (see `capsjax.tasks`).
+      class_weights: weight of the losses of an example, or a pixel, by its class; empty for equal
+        ones.
+
+    Raises:
+      ValueError: at a call, for class weights and a loss that has none.
     """
 
     losses: Mapping[str, Mapping[str, Any]]
     weights: Mapping[str, Any]
     task: Task = Classification()
+    class_weights: tuple[float, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,12 +77,27 @@ class Objective(NamedTuple):
         # A loss over classes takes the pixels of a map as examples.
         flat = output._replace(scores=output.scores.reshape(-1, num_classes))
         targets = targets.reshape(-1, num_classes)
+        context: dict[str, Any] = {"step": step}
+        if self.class_weights:
+            of_classes = jnp.asarray(self.class_weights, targets.dtype)
+            context["weights"] = jnp.sum(targets * of_classes[None, :], axis=-1)
         return {
             name: _call(
-                look_up(LOSSES, name, "loss"), step, flat, images, targets, **self.losses[name]
+                look_up(LOSSES, name, "loss"), context, flat, images, targets, **self.losses[name]
             )
             for name in self.names
         }
+
+    def check_class_weights(self) -> None:
+        """Raise ValueError for class weights that none of the losses takes."""
+        takes = [name for name in sorted(LOSSES) if "weights" in _parameters(LOSSES[name])]
+        # A weight that is traced is that of a loss.
+        used = [name for name, weight in self.weights.items() if _is_used(weight)]
+        if self.class_weights and not set(takes) & set(used):
+            raise ValueError(
+                f"class_weights are for the losses {', '.join(takes)}, and this config has "
+                f"{', '.join(used)} (loss_weights)"
+            )
 
     def total(self, parts: Mapping[str, Array]) -> Array:
         """Sum the weighted parts: scalars, or one number for each example."""
@@ -94,19 +115,32 @@ class Objective(NamedTuple):
 
 
 def _call(
-    loss: Callable[..., Array], step: int | Array | None, *arguments: Any, **settings: Any
+    loss: Callable[..., Array], context: Mapping[str, Any], *arguments: Any, **settings: Any
 ) -> Array:
-    """Call a loss, with the step if it has a parameter for it."""
-    when = {"step": step} if "step" in inspect.signature(loss).parameters else {}
-    return loss(*arguments, **when, **settings)
+    """Call a loss, with those values of the context that it has parameters for."""
+    wanted = {name: value for name, value in context.items() if name in _parameters(loss)}
+    return loss(*arguments, **wanted, **settings)
+
+
+def _is_used(weight: Any) -> bool:
+    return isinstance(weight, Array) or weight != 0
+
+
+def _parameters(loss: Callable[..., Array]) -> Collection[str]:
+    return inspect.signature(loss).parameters.keys()
 
 
 def _margin(
-    output: Output, images: Array, targets: Array, background: bool = True, **settings
+    output: Output,
+    images: Array,
+    targets: Array,
+    background: bool = True,
+    weights: Array | None = None,
+    **settings,
 ) -> Float[Array, ""]:
     """Without `background`, class 0 costs nothing: its score follows from those of the others."""
     first = 0 if background else 1
-    return margin_loss(output.scores[:, first:], targets[:, first:], **settings)
+    return margin_loss(output.scores[:, first:], targets[:, first:], weights=weights, **settings)
 
 
 def _reconstruction(
@@ -121,10 +155,11 @@ def _reconstruction(
 
 
 def _binary_cross_entropy(
-    output: Output, images: Array, targets: Array, **settings
+    output: Output, images: Array, targets: Array, weights: Array | None = None, **settings
 ) -> Float[Array, ""]:
     """Class 0, the background, costs nothing: its score follows from those of the others."""
-    return binary_cross_entropy_loss(output.scores[:, 1:], targets[:, 1:], **settings)
+    scores, targets = output.scores[:, 1:], targets[:, 1:]
+    return binary_cross_entropy_loss(scores, targets, weights=weights, **settings)
 
 
 def _soft_dice(output: Output, images: Array, targets: Array, **settings) -> Float[Array, ""]:
@@ -133,8 +168,10 @@ def _soft_dice(output: Output, images: Array, targets: Array, **settings) -> Flo
     return soft_dice_loss(scores, targets, **settings)
 
 
-def _cross_entropy(output: Output, images: Array, targets: Array) -> Float[Array, ""]:
-    return cross_entropy_loss(output.scores, targets)
+def _cross_entropy(
+    output: Output, images: Array, targets: Array, weights: Array | None = None
+) -> Float[Array, ""]:
+    return cross_entropy_loss(output.scores, targets, weights)
 
 
 def _spread(
@@ -143,9 +180,11 @@ def _spread(
     targets: Array,
     step: int | Array | None,
     reduction: str = "sum",
+    weights: Array | None = None,
     **schedule,
 ) -> Float[Array, ""]:
-    return spread_loss(output.scores, targets, spread_margin(step, **schedule), reduction)
+    margin = spread_margin(step, **schedule)
+    return spread_loss(output.scores, targets, margin, reduction, weights)
 
 
 # The losses that `loss_weights` of a config may name.
@@ -166,7 +205,8 @@ def register(name: str, loss: Callable[..., Array]) -> Callable[..., Array]:
       name: an identifier.
       loss: a function of (output, images, targets, **settings) that returns a scalar, the mean or
         the sum over a batch; targets are the task's, with as many rows as `output.scores`. If it
-        has a parameter `step`, this is the number of steps before, and None in evaluation.
+        has a parameter `step`, this is the number of steps before, and None in evaluation. If it
+        has a parameter `weights`, these are the class weights of the rows, where there are any.
 
     Raises:
       ValueError: for a name that is taken.

@@ -1,6 +1,6 @@
 """Optimizers, from optax, and learning-rate schedules."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from capsjax.registry import look_up
+from capsjax.training.optax_optimizers import make_optax_optimizer
 
 
 def make_schedule(
@@ -84,6 +85,10 @@ def _cosine(
     return lambda step: end + (start - end) * share(step)
 
 
+# Settings of Adam and of SGD alone, and their defaults.
+OF_OWN = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "momentum": 0.9, "weight_decay": 0.0}
+
+
 def make_optimizer(
     schedule: optax.Schedule,
     steps_per_epoch: int,
@@ -95,6 +100,8 @@ def make_optimizer(
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     fresh_epochs: Sequence[int] = (),
+    arguments: str = "",
+    clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
     """Make an optimizer with a learning-rate schedule.
 
@@ -104,25 +111,54 @@ def make_optimizer(
       schedule: the learning rate as a function of the step.
       steps_per_epoch: number of steps in an epoch.
       b1, b2, eps: Adam's constants.
-      name: "adam" or "sgd", gradient descent with momentum.
+      name: "adam"; "sgd", gradient descent with momentum; or an optimizer of optax, of which all
+        other settings are in `arguments`.
       momentum: of "sgd", from 0 to below 1.
       weight_decay: this multiple of all parameters is added to their gradients.
       fresh_epochs: epochs that start with a new state, without earlier gradients. The schedule goes
         on.
+      arguments: arguments of an optimizer of optax, such as "weight_decay=0.01,nesterov=True".
+      clip_norm: largest norm of all gradients together, to which larger ones are scaled down; 0 for
+        no limit.
 
     Raises:
-      ValueError: for an unknown name, or fresh_epochs that do not rise or start below 1.
+      ValueError: for an unknown name, settings that this optimizer does not have, or fresh_epochs
+        that do not rise or start below 1.
     """
+    # Without a limit, as without weight decay, the state is that of runs from before there was any.
+    clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    if name not in ("adam", "sgd"):
+        given = {"b1": b1, "b2": b2, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
+        optimizer = make_optax_optimizer(name, schedule, arguments)
+        _check_unused(name, given, fresh_epochs)
+        return optax.chain(*clip, optimizer)
+    if arguments:
+        raise ValueError(
+            f"optimizer.arguments are for other optimizers than {name!r}, whose settings are "
+            f"fields: optimizer.{', optimizer.'.join(OF_OWN)}"
+        )
     directions = {
         "adam": lambda: optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
         "sgd": lambda: optax.trace(momentum),
     }
-    direction = look_up(directions, name, "optimizer (optimizer.name)")()
+    direction = directions[name]()
     if fresh_epochs:
         direction = _renewed(direction, _first_steps(fresh_epochs, steps_per_epoch))
-    # Without weight decay the state is that of runs from before there was any.
     decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
-    return optax.chain(*decay, direction, optax.scale_by_learning_rate(schedule))
+    return optax.chain(*clip, *decay, direction, optax.scale_by_learning_rate(schedule))
+
+
+def _check_unused(name: str, given: Mapping[str, float], fresh_epochs: Sequence[int]) -> None:
+    """Check that settings of Adam and SGD are not set in vain."""
+    changed = [setting for setting, value in given.items() if value != OF_OWN[setting]]
+    if changed:
+        raise ValueError(
+            f"optimizer.{changed[0]} is a setting of adam and sgd, not of {name!r}: leave it at "
+            f"{OF_OWN[changed[0]]:g}, and write optimizer.arguments={changed[0]}="
+            f"{given[changed[0]]:g} if {name!r} has it"
+        )
+    if fresh_epochs:
+        raise ValueError(f"optimizer.fresh_epochs are for adam and sgd, not for {name!r}: set ()")
 
 
 def _first_steps(fresh_epochs: Sequence[int], steps_per_epoch: int) -> Int[Array, "k"]:

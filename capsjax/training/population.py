@@ -24,6 +24,12 @@ from capsjax.training.steps import TrainState
 # components add those that they list as `TRACED`.
 NUMBERS = {
     "seed": np.int32,
+    "augment.brightness": np.float32,
+    "augment.contrast": np.float32,
+    "augment.flip_horizontal": np.float32,
+    "augment.flip_vertical": np.float32,
+    "augment.rotation": np.float32,
+    "augment.scale": np.float32,
     "schedule.learning_rate": np.float32,
     "schedule.floor": np.float32,
     "loss_weights.margin": np.float32,

@@ -18,7 +18,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from capsjax.data.augment import shift_images, to_float
+from capsjax.data.augment import Augmentation
 from capsjax.metrics import Sums, add_means, zero_sums
 from capsjax.notation import PRNGKey
 from capsjax.training.division import check_divides, mean_over_devices, on_every_device, share
@@ -111,7 +111,7 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     if not 1 <= batch_size <= num_examples:
         raise ValueError(
             f"train.batch_size is between 1 and the {num_examples} training examples, "
-            f"not {batch_size}"
+            f"not {batch_size}; train.batch_size=0 chooses one"
         )
     return num_examples // batch_size
 
@@ -120,12 +120,14 @@ class Batches:
     """The batches of a run: that of a step is a pure function of the seed and the step.
 
     Args:
-      seed, batch_size, max_shift: as in `make_train_steps`.
+      seed, batch_size, augmentation: as in `make_train_steps`.
     """
 
-    def __init__(self, seed: int | Array, batch_size: int, max_shift: int):
-        self._batch_size, self._max_shift = batch_size, max_shift
-        self._order_key, self._shift_key = _stream(seed, "order"), _stream(seed, "augmentation")
+    def __init__(self, seed: int | Array, batch_size: int, augmentation: Augmentation):
+        self._batch_size, self._augmentation = batch_size, augmentation
+        self._order_key, self._augmentation_key = (
+            _stream(seed, purpose) for purpose in ("order", "augmentation")
+        )
         self._dropout_key = _stream(seed, "dropout")
 
     def order(self, epoch: int | Int[Array, ""], num_examples: int) -> Int[Array, "N"]:
@@ -148,13 +150,10 @@ class Batches:
         """
         first = (step % (len(labels) // self._batch_size)) * self._batch_size
         batch = lax.dynamic_slice(order, (first,), (self._batch_size,))
-        shift_key = jax.random.fold_in(self._shift_key, step)
+        key = jax.random.fold_in(self._augmentation_key, step)
         # One key for each image: a mask does not depend on the device that holds the image.
         keys = jax.random.split(jax.random.fold_in(self._dropout_key, step), self._batch_size)
-        shifted, labels = shift_images(shift_key, images[batch], self._max_shift), labels[batch]
-        if labels.ndim == 3:  # a map moves with its image
-            labels = shift_images(shift_key, labels[..., None], self._max_shift)[..., 0]
-        return to_float(shifted), labels, keys
+        return (*self._augmentation(key, images[batch], labels[batch]), keys)
 
 
 def make_train_steps(
@@ -164,7 +163,7 @@ def make_train_steps(
     *,
     seed: int | Array,
     batch_size: int,
-    max_shift: int,
+    augmentation: Augmentation,
     mesh: Mesh | None = None,
 ) -> TrainSteps:
     """Make a function that takes training steps.
@@ -173,7 +172,7 @@ def make_train_steps(
       model, optimizer, objective: the network, what updates it, and its losses.
       seed: seed of order, augmentation and dropout.
       batch_size: images per step.
-      max_shift: as in `shift_images`.
+      augmentation: random changes of the images.
       mesh: devices, along one axis, that divide each batch; None for one device. State and data
         are on all of them.
 
@@ -189,7 +188,7 @@ def make_train_steps(
     if several:
         check_divides(batch_size, mesh)
         model = _over_devices(model, mesh)
-    batches = Batches(seed, batch_size, max_shift)
+    batches = Batches(seed, batch_size, augmentation)
 
     def loss_of(params, statistics, step, images, labels, keys):
         output, statistics = model.apply(

@@ -12,7 +12,9 @@ import pytest
 
 from capsjax.commands import command_line, messages, train
 from capsjax.commands import list as list_command
-from capsjax.commands.messages import in_config_file, one_line
+from capsjax.commands.messages import in_config_file, one_line, place_in_own_file
+from capsjax.config.files import load_module
+from capsjax.runs.workdir import read_config
 from tests.tiny import ROOT, tiny_flags
 
 
@@ -71,6 +73,22 @@ def test_what_a_library_raises_within_a_config_file_is_named_with_the_line_of_th
     with pytest.raises(TypeError) as failure:
         command_line.load_config(file)
     assert f"({file}, line 4): TypeError: the JSON" in in_config_file(failure.value, str(file))
+
+
+def test_an_error_in_a_file_of_ones_own_has_its_place_and_others_have_none(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("import json\n\n\ndef look(table):\n    return json.loads(table['b'])\n")
+    mine = load_module(file, "mine")
+    with pytest.raises(KeyError) as failure:
+        mine.look({})
+    assert place_in_own_file(failure.value).startswith(f"{tmp_path / 'mine.py'}, line 5, in look")
+    with pytest.raises(TypeError) as failure:  # raised in a library, which that line called
+        mine.look({"b": 3})
+    assert place_in_own_file(failure.value).endswith("line 5, in look: TypeError")
+    with pytest.raises(ValueError, match="no run") as failure:
+        read_config(tmp_path)
+    failure.value.__traceback__ = failure.value.__traceback__.tb_next  # without this test's frame
+    assert place_in_own_file(failure.value) == ""
 
 
 @pytest.mark.parametrize("argument", ["digits", "sweeps/digits"])

@@ -64,6 +64,19 @@ def test_evaluation_agrees_with_the_summary_and_with_itself(run, predictor, test
         assert_is_a_picture(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("count", "shown", "title"),
+    [
+        (0, 0, "Mistakes"),
+        (1, 1, "The only mistake"),
+        (3, 3, "All 3 mistakes"),
+        (12, 10, "The 10 most confident of 12 mistakes"),
+    ],
+)
+def test_the_figure_of_mistakes_tells_how_many_it_shows(count, shown, title):
+    assert evaluate._describe_mistakes(count, shown) == title
+
+
 def test_evaluation_without_a_mistake_draws_all_the_same(predictor, test_part, tmp_path):
     right = predictor.predict(test_part.images).labels == test_part.labels
     images, labels = test_part.images[right], test_part.labels[right]

@@ -313,7 +313,7 @@ def test_every_leaf_is_read_by_a_run(family, tmp_path, capsys):
 
 
 # Sub-dicts whose fields are looked up one by one; all others are handed to a function whole.
-READ_BY_NAME = ("augment", "train", "evaluate", "checkpoint", "log")
+READ_BY_NAME = ("train", "evaluate", "checkpoint", "log")
 
 
 def sub_dicts(config, prefix=""):

@@ -33,6 +33,8 @@ def test_every_limit_is_of_a_field():
         ("checkpoint.every_minutes", -5.0, "checkpoint.every_minutes is at least 0, not -5.0"),
         ("log.every_steps", 0, "log.every_steps is at least 1, not 0"),
         ("data.train_size", -1, "data.train_size is at least 0, not -1"),
+        ("augment.flip_vertical", 1.5, "flip_vertical is at least 0 and at most 1, not 1.5"),
+        ("train.batch_size", -1, "train.batch_size is at least 0, not -1"),
         ("model.dropout.dense", (0.3, 1.0), "of model.dropout.dense is at least 0 and below 1"),
     ],
 )
@@ -43,7 +45,12 @@ def test_a_value_outside_of_its_limits_is_named_with_them(name, value, message):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("schedule.learning_rate", 0.0), ("model.conv_caps.types", ()), ("model.conv.padded", False)],
+    [
+        ("augment.flip_vertical", 1.0),
+        ("schedule.learning_rate", 0.0),
+        ("model.conv_caps.types", ()),
+        ("model.conv.padded", False),
+    ],
 )
 def test_a_value_at_its_limit_is_allowed(name, value):
     check_limits({name: value})

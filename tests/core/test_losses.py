@@ -8,6 +8,7 @@ import pytest
 
 from capsjax.losses import (
     REDUCTIONS,
+    binary_cross_entropy_loss,
     cross_entropy_loss,
     margin_loss,
     reconstruction_loss,
@@ -23,6 +24,29 @@ MARGINS = (0.27, 0.85125)
 IMAGES = jnp.array([[0.0, 1.0, 0.5, 0.0], [0.25, 0.5, 0.0, 1.0]]).reshape(2, 2, 2, 1)
 RECONSTRUCTION = jnp.array([[1.0, 1.0, 0.0, 0.0], [0.25, 0.0, 0.0, 1.0]]).reshape(2, 2, 2, 1)
 SSE = (1.25, 0.25)
+
+
+def test_weights_are_factors_on_the_losses_of_examples():
+    scores = jnp.array([[1.0, 0.0, 0.0], [5.0, 5.0, 5.0]])
+    weights = jnp.array([3.0, 0.5])
+    losses = {
+        "margin": lambda rows, **more: margin_loss(LENGTHS[rows], LABELS[rows], **more),
+        "spread": lambda rows, **more: spread_loss(LENGTHS[rows], LABELS[rows], 0.6, **more),
+        "binary": lambda rows, **more: binary_cross_entropy_loss(
+            LENGTHS[rows], LABELS[rows], 2.0, **more
+        ),
+        "cross-entropy": lambda rows, **more: cross_entropy_loss(
+            scores[rows], LABELS[rows], **more
+        ),
+    }
+    for loss in losses.values():
+        first, second = loss(slice(0, 1)), loss(slice(1, 2))
+        assert first > 0
+        weighted = loss(slice(0, 2), weights=weights)
+        np.testing.assert_allclose(weighted, (3.0 * first + 0.5 * second) / 2, rtol=1e-6)
+    for reduction in REDUCTIONS:
+        whole = margin_loss(LENGTHS, LABELS, reduction=reduction, weights=2 * jnp.ones(2))
+        np.testing.assert_allclose(whole, 2 * margin_loss(LENGTHS, LABELS, reduction=reduction))
 
 
 def test_cross_entropy_by_hand():

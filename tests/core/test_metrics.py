@@ -5,8 +5,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn import metrics as sklearn_metrics
 
-from capsjax.metrics import add_means, is_correct, means_of, zero_sums
+from capsjax.metrics import (
+    Sums,
+    add_means,
+    count_confusions,
+    describe_imbalance,
+    is_correct,
+    means_of,
+    measures_of_classes,
+    results_of,
+    summary_of_classes,
+    zero_sums,
+)
 
 
 def test_is_correct():
@@ -61,3 +73,63 @@ def test_sums_pass_through_jit():
 def test_a_metric_that_was_not_asked_for_is_left_out():
     sums = add_means(zero_sums(("loss",)), {"loss": jnp.array(1.0), "extra": jnp.array(9.0)}, 2)
     assert means_of(sums) == {"loss": 1.0}
+
+
+LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 4])
+PREDICTIONS = np.array([0, 0, 1, 2, 1, 0, 2, 1])
+
+
+def test_measures_of_classes_by_hand():
+    confusions = count_confusions(LABELS, PREDICTIONS, 5)
+    assert confusions.tolist() == [
+        [2, 1, 1, 0, 0],
+        [1, 1, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0],
+    ]
+    of_each = measures_of_classes(confusions)
+    assert of_each["precision"] == [2 / 3, 1 / 3, 1 / 2, None, None]
+    assert of_each["recall"] == [1 / 2, 1 / 2, 1.0, None, 0.0]
+    assert of_each["f1"] == [4 / 7, 2 / 5, 2 / 3, None, 0.0]
+
+
+def test_summaries_of_classes_are_those_of_scikit_learn():
+    summary = summary_of_classes(count_confusions(LABELS, PREDICTIONS, 5))
+    balanced = sklearn_metrics.balanced_accuracy_score(LABELS, PREDICTIONS)
+    assert summary["balanced_accuracy"] == pytest.approx(balanced)
+    f1 = sklearn_metrics.f1_score(LABELS, PREDICTIONS, average="macro", zero_division=0)
+    assert summary["macro_f1"] == pytest.approx(f1)
+    assert summary["majority_accuracy"] == 4 / 8
+
+
+def test_results_have_them_where_there_are_predictions():
+    sums = Sums({"correct": jnp.array(4.0)}, jnp.array(8.0))
+    plain, whole = results_of(sums), results_of(sums, LABELS, PREDICTIONS, 5)
+    assert plain.items() < whole.items()
+    assert whole["balanced_accuracy"] == 0.5
+    maps = np.zeros((8, 2, 2), np.int32)
+    assert results_of(sums, maps, None, 5) == plain
+
+
+@pytest.mark.parametrize(
+    ("counts", "accuracy", "shown"),
+    [
+        ((50, 50), 0.5, False),
+        ((70, 30), 0.5, True),
+        # A rare class is a small part of the accuracy, and as large a part of the balanced one.
+        ((100, 100, 100, 2), 1.0, True),
+    ],
+)
+def test_an_imbalance_is_described_where_there_is_one(counts, accuracy, shown):
+    right = [round(accuracy * count) for count in counts]
+    right[-1] = 0 if counts[-1] == 2 else right[-1]
+    confusions = np.diag(right)
+    confusions[:, 0] += np.array(counts) - right
+    results = summary_of_classes(confusions)
+    results["accuracy"] = sum(np.diag(confusions)) / sum(counts)
+    line = describe_imbalance(results, len(counts))
+    assert bool(line) == shown
+    assert not describe_imbalance({"accuracy": 0.9}, 2)
+    if shown:
+        assert f"always the commonest class {100 * max(counts) / sum(counts):.2f} %" in line

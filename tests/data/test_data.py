@@ -405,14 +405,14 @@ def test_npz_directory_is_no_file(tmp_path):
 def test_npz_in_the_home_directory(npz, monkeypatch, tmp_path):
     npz(images=IMAGES, labels=LABELS)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert len(load_part("npz", "train", file="~/own.npz")) == 10
+    assert len(load_part("npz", "train", file="~/own.npz")) == 9
 
 
 def test_npz_may_be_compressed(tmp_path):
     path = str(tmp_path / "small.npz")
     np.savez_compressed(path, images=IMAGES, labels=LABELS)
     assert zipfile.is_zipfile(path)
-    assert len(load_part("npz", "train", file=path)) == 10
+    assert len(load_part("npz", "train", file=path)) == 9
 
 
 def test_npz_that_is_compressed_and_damaged(tmp_path):

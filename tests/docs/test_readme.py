@@ -4,13 +4,16 @@ import re
 import sys
 
 import jax
+import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import routing
+from capsjax import models, registry, routing
 from capsjax.config import load_config
 from capsjax.config.files import find_config
 from capsjax.config.tagged import resolved
+from capsjax.models import Model
+from capsjax.runs.predictor import load_predictor
 from capsjax.runs.train import train_and_evaluate
 from capsjax.runs.workdir import flatten
 from capsjax.sweeps import trials_of
@@ -30,7 +33,7 @@ def blocks_of(page):
 @pytest.fixture
 def files_of_own(tmp_path, monkeypatch):
     """The files of docs/own_algorithm.md in a folder of their own; what they register is undone."""
-    known = dict(routing.ROUTING)
+    known, files = dict(routing.ROUTING), dict(registry.OWN_FILES)
     algorithm, _, sweep = blocks_of("docs/own_algorithm.md")
     (tmp_path / "weighted.py").write_text(algorithm)
     (tmp_path / "weighted_sweep.py").write_text(sweep)
@@ -38,6 +41,8 @@ def files_of_own(tmp_path, monkeypatch):
     yield tmp_path
     routing.ROUTING.clear()
     routing.ROUTING.update(known)
+    registry.OWN_FILES.clear()
+    registry.OWN_FILES.update(files)
     sys.modules.pop("weighted", None)
 
 
@@ -103,7 +108,8 @@ def test_it_is_swept_and_its_temperature_is_data_of_one_program(files_of_own, tm
 def test_a_network_of_ones_own_in_linen_and_nnx():
     names = {}
     for block in blocks_of("docs/own_network.md"):
-        exec(block, names)
+        if "register(" not in block:
+            exec(block, names)
     assert names["lengths"].shape == (2, 10)
     assert isinstance(names["model"], nnx.Module)
     assert len(jax.tree.leaves(names["variables"]["params"])) == 6
@@ -112,20 +118,44 @@ def test_a_network_of_ones_own_in_linen_and_nnx():
     assert names["capsules"].poses.shape == (2, 32, 16)
 
 
+@pytest.mark.ci
+def test_a_network_of_ones_own_is_one_file_that_commands_find_again(tmp_path):
+    [text] = [block for block in blocks_of("docs/own_network.md") if "register(" in block]
+    file, run = tmp_path / "two_levels.py", tmp_path / "run"
+    file.write_text(text)
+    config = load_config(file)
+    with config.unlocked():
+        changes = {"model.width": 8, "train.epochs": 1, "data.train_size": 128}
+        config.update_from_flattened_dict(changes)
+    summary = train_and_evaluate(config, run)
+    assert isinstance(models.MODELS["two_levels"]((28, 28, 1), 10, task=None, compute={}), Model)
+    del models.MODELS["two_levels"], registry.OWN_FILES["model", "two_levels"]
+    predictor = load_predictor(run)
+    del models.MODELS["two_levels"], registry.OWN_FILES["model", "two_levels"]
+    assert predictor.predict(np.zeros((2, 8, 8, 1), np.uint8)).poses.shape == (2, 10, 16)
+    assert "couplings" in predictor.look_inside(np.zeros((1, 8, 8, 1), np.uint8))[1]["class_layer"]
+    assert sum(x.size for x in jax.tree.leaves(predictor.variables)) == summary["num_parameters"]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_files_that_it_names_are_there(page):
     folder = (ROOT / page).parent
     for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", PAGES[page]):
         assert (folder / target).exists(), target
     for config in re.findall(r"--config=([\w/]+(?:\.py)?)", PAGES[page]):
-        if not config.startswith("weighted"):
+        if not config.startswith(("weighted", "two_levels")):
             assert find_config(config), config
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_fields_that_it_names_are_there(page):
     of_sweep = flatten(load_config("sweeps/digits").to_dict())
-    known = {*flatten(tiny_config().to_dict()), *of_sweep, "model.routing.weighted.temperature"}
+    known = {
+        *flatten(tiny_config().to_dict()),
+        *of_sweep,
+        "model.routing.weighted.temperature",
+        "model.width",
+    }
     for field in re.findall(r"--config\.([\w.]+)=", PAGES[page]):
         assert field in known, field
 

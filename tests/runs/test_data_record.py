@@ -48,7 +48,11 @@ def run(stopped, tmp_path):
     ("changed", "message"),
     [
         ({"images": 255 - DIGITS.images}, "the training images differ; the validation images "),
-        ({"labels": DIGITS.labels[::-1]}, "the training labels differ; the validation labels "),
+        # Which images are in which part follows from their labels.
+        (
+            {"labels": DIGITS.labels[::-1]},
+            "the training images and labels differ; the validation images and labels ",
+        ),
         ({"test_labels": TEST.labels}, "the training classes differ; the validation classes "),
     ],
 )
@@ -88,7 +92,7 @@ def test_the_same_data_elsewhere_resume_and_the_test_data_are_recorded_at_the_en
     assert warning in capsys.readouterr().out
 
     save(moved, labels=DIGITS.labels[::-1])
-    with pytest.raises(WorkdirError, match="the training labels differ"):
+    with pytest.raises(WorkdirError, match="the training images and labels differ"):
         train.train_and_evaluate(config_of(moved), workdir)
     # The results are lost, and the test data are others: not evaluated again.
     (workdir / "summary.json").unlink()

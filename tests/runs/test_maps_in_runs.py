@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from capsjax.commands import evaluate, visualize
+from capsjax.commands import evaluate, report, visualize
 from capsjax.config import make_config
 from capsjax.data import load_part, load_training, source_of
+from capsjax.data.augment import Augmentation
 from capsjax.plots import figures
 from capsjax.runs.data_record import check_data, fingerprints
 from capsjax.runs.files import WorkdirError
@@ -49,6 +50,17 @@ def finished(tmp_path_factory):
 
 def part_for_testing():
     return load_part(part="test", **source_of(tiny_config().data))
+
+
+@pytest.mark.ci
+def test_its_page_has_dice_coefficients_and_maps(finished):
+    workdir, summary = finished
+    text = report.write_run_page(workdir).read_text()
+    assert f"<strong>Dice {summary['test']['dice']:.4f}</strong>" in text
+    for heading in ("The lowest Dice coefficients", "Test images and their maps"):
+        assert f"<h2>{heading}</h2>" in text
+    assert "in numbers of pixels" in text
+    assert "Pose study" not in text
 
 
 def test_the_run_reports_dice(finished, capsys):
@@ -124,7 +136,7 @@ def test_networks_for_maps_are_not_measured(finished):
 def test_a_map_moves_with_its_image():
     labels = np.random.default_rng(0).integers(1, 4, (4, 6, 7), np.int32)
     images = labels[..., None].astype(np.uint8)
-    batches = Batches(seed=0, batch_size=4, max_shift=2)
+    batches = Batches(seed=0, batch_size=4, augmentation=Augmentation(max_shift=2))
     moved, maps, _ = jax.jit(batches.take)(np.arange(4), 0, images, labels)
     np.testing.assert_array_equal(np.round(255 * moved[..., 0]), maps)
     assert (maps == 0).any()

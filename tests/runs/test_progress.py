@@ -1,11 +1,13 @@
 """Progress: bar or lines, ETA and speed by a clock of our own; signals as a wish to stop."""
 
+import contextlib
 import errno
 import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -119,6 +121,27 @@ def test_on_a_terminal_there_is_a_bar(clock, monkeypatch, capsys):
     assert "loss 0.2500" in text
     assert "epoch 1.00 step 400/1000 validation: accuracy 0.5000\n" in text
     assert capsys.readouterr().out == ""
+
+
+def test_what_is_waited_for_is_a_line(capsys):
+    with progress.waiting("compiling (CapsNet)"):
+        assert capsys.readouterr().out == "compiling (CapsNet) ...\n"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_on_a_terminal_the_seconds_go_on(monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "SECONDS_OF_A_TICK", 0.05)
+    threads = threading.active_count()
+    with contextlib.suppress(ValueError), progress.waiting("compiling"):
+        time.sleep(1.2)
+        raise ValueError
+    shown = [text.strip() for text in terminal.getvalue().split("\r")]
+    assert {"compiling ... 00:00", "compiling ... 00:01"} <= set(shown)
+    assert shown[-1] == "", "the line stays"
+    assert capsys.readouterr().out == ""
+    assert threading.active_count() <= threads + 1, "tqdm's own monitor may stay"
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ def test_a_run_compiles_its_training_once_and_its_evaluation_once_for_each_part(
     compiled = [each.getMessage() for each in caplog.records if "Compiling" in each.getMessage()]
     assert len([message for message in compiled if "train_steps" in message]) == 1
     assert len([message for message in compiled if "evaluate" in message]) == 2
+    assert not [message for message in compiled if "reconstruct" in message], "for TensorBoard"
+    assert not (tmp_path / "run" / "tensorboard").exists()
 
 
 def test_metrics_have_every_part_of_the_loss(finished):

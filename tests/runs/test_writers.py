@@ -159,8 +159,8 @@ def test_tensorboard_forgets_what_comes_after_the_resume_step(tmp_path, monkeypa
     asked = []
 
     class Board:
-        def __init__(self, folder, purge_step=None):
-            asked.append((folder, purge_step))
+        def __init__(self, folder, purge_step, filename_suffix):
+            asked.append((folder, purge_step, filename_suffix))
 
         def close(self):
             asked.append("closed")
@@ -169,7 +169,7 @@ def test_tensorboard_forgets_what_comes_after_the_resume_step(tmp_path, monkeypa
     MetricsWriter(tmp_path).close()
     MetricsWriter(tmp_path, resume_step=20).close()
     folder = str(tmp_path / "tensorboard")
-    assert asked == [(folder, None), "closed", (folder, 21), "closed"]
+    assert asked == [(folder, 0, ".0"), "closed", (folder, 21, ".20"), "closed"]
 
 
 def test_without_tensorboard_there_is_no_such_folder(tmp_path):

@@ -1,5 +1,6 @@
 """Learning rates over the steps against numbers worked out by hand, and Adam's settings."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import optax
 import pytest
 
 from capsjax.training import make_optimizer, make_schedule
+from capsjax.training.optax_optimizers import optimizers
 
 SETTINGS = {
     "epochs": 4,
@@ -228,3 +230,98 @@ def test_without_weight_decay_the_state_is_that_of_adam_alone():
 def test_an_unknown_optimizer_names_the_nearest():
     with pytest.raises(ValueError, match=r"\(optimizer.name\) 'sdg'; did you mean 'sgd'"):
         make_optimizer(lambda step: 0.1, 2, b1=0.9, b2=0.999, eps=1e-8, name="sdg")
+
+
+ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+THETA = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([[0.5]])}
+GRADIENTS = [jax.tree.map(lambda x, k=k: jnp.cos(k + x), THETA) for k in range(4)]
+
+
+def trained(optimizer):
+    theta, state = THETA, optimizer.init(THETA)
+    for gradient in GRADIENTS:
+        updates, state = optimizer.update(gradient, state, theta)
+        theta = optax.apply_updates(theta, updates)
+    return theta
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "of_optax"),
+    [
+        (
+            "adamw",
+            "weight_decay=0.1, b1=0.8",
+            lambda rate: optax.adamw(rate, 0.8, weight_decay=0.1),
+        ),
+        ("nadam", "", optax.nadam),
+        ("lion", "b2=0.95", lambda rate: optax.lion(rate, b2=0.95)),
+        (
+            "rmsprop",
+            "momentum=0.9,nesterov=True",
+            lambda r: optax.rmsprop(r, momentum=0.9, nesterov=True),
+        ),
+    ],
+)
+def test_optimizers_of_optax_by_name(name, arguments, of_optax):
+    schedule = make_schedule("exponential", 10, **SETTINGS | {"decay_every": 1})
+    ours = make_optimizer(schedule, 10, name=name, arguments=arguments, **ADAM)
+    chex.assert_trees_all_close(trained(ours), trained(of_optax(schedule)), rtol=1e-6)
+    constant = trained(of_optax(0.1))
+    assert not jnp.allclose(trained(ours)["a"], constant["a"], rtol=1e-3)
+
+
+@pytest.mark.ci
+def test_every_optimizer_of_optax_that_is_named_takes_a_step():
+    for name in sorted(optimizers().keys() - {"adam", "sgd", "sm3", "rprop", "optimistic_adam"}):
+        optimizer = make_optimizer(lambda step: 0.01, 10, name=name, **ADAM)
+        chex.assert_tree_all_finite(trained(optimizer))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("adamww", {}, r"\(optimizer.name\) 'adamww'; did you mean 'adamw'"),
+        ("adamw", {"arguments": "wd=0.1"}, r"optax.adamw has no argument 'wd' .*weight_decay"),
+        ("adamw", {"arguments": "0.1"}, r"are written like 'weight_decay=0.01,nesterov=True'"),
+        ("adamw", {"arguments": "b1=open('x')"}, "are written like"),
+        ("adamw", {"arguments": "learning_rate=1"}, "no argument 'learning_rate'"),
+        ("adamw", {"arguments": "b1='x'"}, "optax.adamw does not work with optimizer.arguments="),
+        ("rprop", {}, "optax.rprop does not work .*a learning rate that is a function"),
+        ("adamw", {"weight_decay": 0.1}, "of adam and sgd, not of 'adamw'.*arguments=weight_decay"),
+        ("lion", {"b2": 0.95}, "optimizer.b2 is a setting of adam and sgd, not of 'lion'"),
+        ("lion", {"fresh_epochs": (1,)}, "fresh_epochs are for adam and sgd, not for 'lion'"),
+        ("adam", {"arguments": "b1=0.8"}, "are for other optimizers than 'adam', whose settings"),
+    ],
+)
+def test_optimizers_that_do_not_work(name, settings, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        make_optimizer(lambda step: 0.1, 10, name=name, **ADAM | settings)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "optimistic_gradient_descent"])
+def test_gradients_are_scaled_down_to_the_limit_of_their_norm(name):
+    norms = [float(optax.tree.norm(gradient)) for gradient in GRADIENTS]
+    plain, clipped, far = (
+        trained(make_optimizer(lambda step: 0.1, 10, name=name, clip_norm=limit, **ADAM))
+        for limit in (0.0, min(norms) / 2, 2 * max(norms))
+    )
+    chex.assert_trees_all_equal(far, plain)
+    assert not jnp.allclose(clipped["a"], plain["a"], rtol=1e-4)
+
+
+def test_a_limit_by_hand():
+    optimizer = make_optimizer(
+        lambda step: 1.0, 10, name="sgd", momentum=0.0, clip_norm=1.0, **ADAM
+    )
+    gradient = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([[4.0]])}
+    updates, _ = optimizer.update(gradient, optimizer.init(THETA), THETA)
+    np.testing.assert_allclose(updates["a"], [-0.6, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], [[-0.8]], rtol=1e-6)
+
+
+def test_without_a_limit_the_state_is_that_of_earlier_versions():
+    for name, inner in (("adam", optax.scale_by_adam()), ("sgd", optax.trace(0.9))):
+        ours = make_optimizer(lambda step: 0.1, 10, name=name, **ADAM).init(THETA)
+        before = optax.chain(inner, optax.scale_by_learning_rate(lambda step: 0.1)).init(THETA)
+        assert jax.tree.structure(ours) == jax.tree.structure(before)

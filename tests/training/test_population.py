@@ -29,6 +29,12 @@ STEPS = 6  # more than an epoch of four
 # Every number that may be data, none at its default.
 OTHERS = {
     "seed": 7,
+    "augment__brightness": 0.1,
+    "augment__contrast": 0.2,
+    "augment__flip_horizontal": 0.5,
+    "augment__flip_vertical": 0.4,
+    "augment__rotation": 20.0,
+    "augment__scale": 0.2,
     "schedule__learning_rate": 0.004,
     "schedule__floor": 0.0035,
     "loss_weights__margin": 0.7,
