@@ -33,6 +33,26 @@ def check_no_gaps(labels: Sequence[np.ndarray], where: str) -> None:
         )
 
 
+def from_one_hot(labels: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return numbers of classes in place of one-hot labels, of any type; others as they are.
+
+    Args:
+      labels: those of all parts of a data set. All of them are one-hot, or they have several
+        classes for some image.
+
+    >>> from_one_hot([np.eye(3), np.array([[0.0, 1.0, 0.0]])])[1].tolist()
+    [1]
+    """
+    return [each.argmax(axis=1) for each in labels] if all(map(_is_one_hot, labels)) else [*labels]
+
+
+def _is_one_hot(labels: np.ndarray) -> bool:
+    if labels.ndim != 2 or labels.dtype.kind not in "biuf" or labels.shape[1] < 2:
+        return False
+    ones = labels == 1
+    return bool((ones | (labels == 0)).all() and (ones.sum(axis=1) == 1).all())
+
+
 def describe_unseen(training: Arrays, part: Arrays, name: str) -> str:
     """Describe the classes of a part of the data that training never saw; "" if there are none.
 

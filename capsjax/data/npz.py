@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from capsjax.data.arrays import Arrays, DataError
-from capsjax.data.labels import check_no_gaps
+from capsjax.data.labels import check_no_gaps, from_one_hot
 from capsjax.data.splits import divide
 
 TEST_SHARE = 6  # one of six examples is for testing, as in MNIST, if the file has no test part
@@ -18,7 +18,8 @@ def load_npz(path: str, part: str, split: str = "auto") -> Arrays:
     """Load one part of a .npz file.
 
     The file holds `images` (n, h, w) or (n, h, w, c) and `labels` (n,), integers or the names of
-    classes, which are numbered in their order, or instead of these
+    classes, which are numbered in their order; labels (n, k) are 1 for each class that an image
+    has, and those of one class for each image are taken as numbers. Instead of labels it may hold
     `masks` (n, h, w), the class of each pixel, and may hold `test_images` and `test_labels`, or
     `test_masks`; without them a sixth is set aside for testing by a fixed seed. Images are uint8 in
     0..255, or floating point in 0..1 (or bool); masks of one class may be bool. To train on it,
@@ -57,9 +58,13 @@ def load_npz(path: str, part: str, split: str = "auto") -> Arrays:
     for name in ("labels", "test_labels"):
         if name in arrays:
             _check_length(arrays, name)
-    labels = [_labels(arrays[name], name) for name in ("labels", "test_labels") if name in arrays]
+    named = [name for name in ("labels", "test_labels") if name in arrays]
+    given = [arrays[name] for name in named]
+    labels = [_labels(each, name) for each, name in zip(from_one_hot(given), named, strict=True)]
     if class_names:
         num_classes = len(class_names)
+    elif given[0].ndim == 2 and labels[0].ndim == 1:  # a column for each class, seen or not
+        num_classes = given[0].shape[1]
     elif labels[0].ndim == 2:  # several classes for each image: a column for each class
         num_classes = labels[0].shape[1]
     else:

@@ -101,7 +101,7 @@ class Sweep:
         begun, left, ended = processes.on_primary(self._plan)
         by_id = {trial.id: trial for trial in self._trials}
         left += [name for name in ended if not self._evaluate_again(by_id[name])]
-        left = [by_id[name] for name in left]
+        left = self._failing_first([by_id[name] for name in left])
         print(f"{self._workdir}: {len(left)} of {len(self._trials)} trials to train", flush=True)
         if left and any(trial.config.log.tensorboard for trial in left):
             print(describe_board(self._workdir), flush=True)
@@ -231,6 +231,23 @@ class Sweep:
 
     def _structure(self, trial: Trial) -> tuple:
         return structure_of(flatten(resolved(trial.config)))
+
+    def _failing_first(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Put trials first whose network cannot be built: they are reported before any trains."""
+        of_structures: dict[tuple, bool] = {}
+        for trial in trials:
+            structure = self._structure(trial)
+            if structure not in of_structures:
+                of_structures[structure] = self._can_be_built(trial)
+        return sorted(trials, key=lambda trial: of_structures[self._structure(trial)])
+
+    def _can_be_built(self, trial: Trial) -> bool:
+        try:
+            built = build(trial.config, *self._load(trial).sizes)
+            jax.eval_shape(lambda: built.init_state(trial.config.seed))
+        except Exception:  # which `_train` meets again, and records
+            return False
+        return True
 
     def _load(self, trial: Trial) -> Data:
         fields = trial.config.data

@@ -211,6 +211,20 @@ def test_npz_labels_are_integers_of_any_type(npz, dtype):
     assert set(train.labels.tolist()) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.float32])
+def test_npz_one_hot_labels_are_numbers(tmp_path, kind):
+    images, numbers = np.zeros((12, 4, 4), np.uint8), np.arange(12) % 3
+    one_hot = np.eye(4)[numbers].astype(kind)  # of four classes, one of which has no image
+    parts = {"test_images": images[:2], "test_labels": one_hot[:2]}
+    np.savez(tmp_path / "a.npz", images=images, labels=one_hot, **parts)
+    train = load_part("npz", "train", file=str(tmp_path / "a.npz"))
+    assert train.labels.tolist() == numbers.tolist()
+    assert train.num_classes == 4
+    several = {**parts, "test_labels": np.ones((2, 4), np.uint8)}
+    np.savez(tmp_path / "b.npz", images=images, labels=one_hot.astype(np.uint8), **several)
+    assert load_part("npz", "train", file=str(tmp_path / "b.npz")).labels.shape == (12, 4)
+
+
 def test_npz_labels_may_be_names_in_both_parts(npz):
     names = np.array(["owl", "cat", "dog", "cat"])
     path = npz(images=IMAGES[:4], labels=names, test_images=IMAGES[4:6], test_labels=["emu", "dog"])

@@ -68,6 +68,19 @@ def test_failures_leave_the_others_unharmed(finished):
     assert diverged.message.endswith("It began in the output of primary_layer/conv")
 
 
+@pytest.mark.ci
+def test_what_cannot_be_built_is_reported_before_anything_trains(finished):
+    workdir, trials, _ = finished
+    cannot = [trial for trial in trials if "kernel=20" in trial.id]
+    can = [trial for trial in trials if "rate=0.003" in trial.id and trial not in cannot]
+
+    def written(trial, name):
+        return (sweep.folders.trial_folder(workdir, trial) / name).stat().st_mtime_ns
+
+    last = max(written(trial, "failure.json") for trial in cannot)
+    assert last < min(written(trial, "metrics.jsonl") for trial in can)
+
+
 def test_a_trial_is_the_run_of_train_py(finished, tmp_path):
     workdir, trials, _ = finished
     for trial in (trials[0], trials[2]):
