@@ -18,11 +18,16 @@ The first seems to be that of an ensemble: the code has one of seven networks, w
 by hand. No full run of ours has been made yet.
 
 The recipe is that of the released code: Adam, 0.001 halved every 10 epochs, 100 epochs of batches
-of 256, margin loss + 0.4 MSE. For another 100 epochs it goes on from the weights that were best on
-the test set, with a harder margin: `hard` has that loss, for a run of its own; it is not built yet
-that a run goes on from the weights of another. Not built yet either: zooms by 10 %, flips (of MNIST
-too), rotations by 0.1 degrees. Shifts, of 10 %, leave zeros behind, not the pixels of the border.
-Here the last epoch counts.
+of 256, margin loss + 0.4 MSE, with shifts and zooms by 10 %, flips (of MNIST too) and rotations by
+0.1 degrees. For another 100 epochs it goes on from the weights that were best on the test set, with
+a harder margin. Here the last epoch counts, and the second hundred is a run of its own, which
+starts from the first:
+
+    python experiments/train.py --config=configs/deepcaps.py --workdir=runs/deepcaps
+    python experiments/train.py --config=configs/deepcaps.py:hard --config.init_from=runs/deepcaps
+
+Shifts and zooms leave zeros behind, not the pixels of the border. A zoom scales rows and columns
+alike, in the code each by a factor of its own.
 
 What differs from the code, and why. Poses become the maps of the routed skip type by type; in the
 code a reshape without a transposition mixes types and positions. A capsule is squashed by its own

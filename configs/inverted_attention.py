@@ -13,8 +13,8 @@ uniform couplings. Published accuracy with 1 and 2 updates (released code): CIFA
 with windows whose poses are scrambled by a wrong reshape; `released` has them.
 
 Recipe: SGD with a rate of 0.1, divided by 10 after 150 and 250 of 350 epochs, momentum 0.9, weight
-decay 5e-4 of all parameters, batches of 128, random crops of images padded with 4 pixels. Not built
-yet: random flips, and the normalisation of colours (the first batch norm makes up for all of it but
+decay 5e-4 of all parameters, batches of 128, random crops of images padded with 4 pixels, random
+flips. Not built yet: the normalisation of colours (the first batch norm makes up for all of it but
 the value of the padding). There is no recipe for MNIST; the one here has 35 epochs.
 
 Needs the data set, which TFDS downloads once; `--config.data.dir` names its folder.

@@ -123,6 +123,7 @@ def test_the_names_of_the_package_are_found_when_they_are_used():
         capsjax.squish  # noqa: B018
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("module", ["capsjax", "capsjax.commands.train"])
 def test_import_is_light(module):
     program = (

@@ -114,6 +114,10 @@ def make_deepcaps() -> ConfigDict:
 
     # All of MNIST's training images, and no selection: theirs was on the test set.
     config.data.validation_size = 0
+    # Digits are mirrored too, as in the released code.
+    config.augment.flip_horizontal = 0.5
+    config.augment.rotation = 0.1
+    config.augment.scale = 0.1
     config.schedule.decay_rate = 0.5
     config.schedule.decay_every = 10
     config.schedule.decay_unit = "epoch"

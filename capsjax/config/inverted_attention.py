@@ -21,6 +21,7 @@ def make_cifar10() -> ConfigDict:
     config.name = "inverted_attention"
     config.data.name = "cifar10"
     config.augment.max_shift = 4
+    config.augment.flip_horizontal = 0.5
 
     model = config.model = ConfigDict()
     # Network: a name of `capsjax.models.MODELS`.
@@ -112,6 +113,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "mnist": {
             "data.name": "mnist",
             "augment.max_shift": 2,
+            "augment.flip_horizontal": 0.0,
             "schedule.stage_ends": (15, 25),
             "train.epochs": 35,
         },

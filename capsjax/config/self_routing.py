@@ -21,6 +21,7 @@ def make_cifar10() -> ConfigDict:
     config.name = "self_routing"
     config.data.name = "cifar10"
     config.augment.max_shift = 4
+    config.augment.flip_horizontal = 0.5
 
     model = config.model = ConfigDict()
     # Network: a name of `capsjax.models.MODELS`.
@@ -101,6 +102,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "self_routing": {
         "svhn": {
             "data.name": "svhn_cropped",
+            "augment.flip_horizontal": 0.0,
             # A tenth of the training images, as for CIFAR-10.
             "data.validation_size": 7325,
             "schedule.stage_ends": (100, 150),
@@ -110,6 +112,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "smallnorb": {
             "data.name": "npz",
             "augment.max_shift": 0,
+            "augment.flip_horizontal": 0.0,
             "model.backbone.name": "plain",
             "model.backbone.features": (16, 32, 32, 64, 64, 128),
             "model.backbone.stride": (1, 2, 1, 2, 1, 2),
@@ -120,6 +123,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "mnist": {
             "data.name": "mnist",
             "augment.max_shift": 2,
+            "augment.flip_horizontal": 0.0,
             "schedule.stage_ends": (15, 25),
             "train.epochs": 35,
         },

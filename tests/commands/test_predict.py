@@ -87,6 +87,7 @@ def test_what_cannot_be_read_is_named(tmp_path, name, message):
         predict.read_images([str(tmp_path / name)], SHAPE)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("low", "high"), [(0.0, 255.0), (-1.0, 1.0)])
 def test_floats_outside_of_0_and_1_are_refused(predictor, low, high):
     images = np.linspace(low, high, 64).reshape(1, *SHAPE)

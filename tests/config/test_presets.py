@@ -178,6 +178,7 @@ def test_losses_are_those_of_the_numpy_network(preset):
     np.testing.assert_allclose(losses["total"], margin + reconstruction, rtol=1e-4)
 
 
+@pytest.mark.ci
 @each_preset
 def test_validation_loss_is_that_of_a_training_batch_that_decodes_the_longest_capsule(preset):
     config = tiny_config(preset)
@@ -465,6 +466,7 @@ def assert_drawn_from(values, distribution, parameter):
     assert abs(values.mean()) < error * expected
 
 
+@pytest.mark.ci
 @each_preset
 def test_initial_parameters(preset):
     config = make_config(f"{preset},small")

@@ -78,6 +78,7 @@ def test_rounds_as_data_are_rounds_as_a_constant(gradient, recomputed):
     assert len({round(float(value), 5) for value, _ in results.values()}) == 4
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("gradient", ["stop", "full"])
 def test_rounds_that_differ_within_a_population(gradient):
     rounds = jnp.array([1, 2, 3, MOST])

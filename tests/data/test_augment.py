@@ -254,6 +254,7 @@ def test_colours_need_three_channels(name):
         Augmentation(**{name: 0.5}).check_channels(1)
 
 
+@pytest.mark.ci
 def test_a_map_moves_with_its_image_and_keeps_its_classes():
     # Images that are their own maps, in blocks that no rotation loses.
     maps = 3 * jnp.asarray(np.random.default_rng(1).integers(0, 2, (20, 3, 3)), jnp.int32)

@@ -137,6 +137,7 @@ def test_threads_that_start_at_once_all_get_whole_arrays():
     check(cached("some", pytest.fail))
 
 
+@pytest.mark.ci
 def test_processes_that_start_at_once_all_get_whole_arrays(tmp_path):
     program = """
 import sys, time

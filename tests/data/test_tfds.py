@@ -110,6 +110,7 @@ def test_reads_what_is_prepared(prepared, no_network, name, part):
     assert pairs(arrays.images, arrays.labels) == pairs(*make_part(SHAPES[name], part))
 
 
+@pytest.mark.ci
 def test_second_time_comes_from_the_cache(prepared, monkeypatch):
     first = load_part("mnist", "train", dir=str(prepared))
     monkeypatch.setattr(capsjax.data.tfds, "_decode", pytest.fail)
@@ -163,6 +164,7 @@ def run_python(program, *arguments):
     )
 
 
+@pytest.mark.ci
 def test_reading_does_without_tensorflow(prepared):
     program = """
 import sys

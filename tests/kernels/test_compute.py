@@ -224,6 +224,7 @@ def test_a_network_computes_the_same_in_any_way(params, plain, compute):
     assert max(relative_errors(apply_to(params, **compute), plain)) < 1e-5
 
 
+@pytest.mark.ci
 def test_parameters_do_not_depend_on_how_it_is_computed():
     trees = [
         tiny_model(**compute).init(KEY, jnp.zeros((1, 8, 8, 1)))
@@ -233,6 +234,7 @@ def test_parameters_do_not_depend_on_how_it_is_computed():
     assert {leaf.dtype for leaf in jax.tree.leaves(trees)} == {np.dtype("float32")}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("conv", ["patches", "strips", "fourier", "lax"])
 def test_bfloat16_is_close_and_all_that_is_seen_is_float32(params, plain, conv):
     out, gradients = apply_to(params, dtype="bfloat16", conv=conv, votes="held")

@@ -39,6 +39,7 @@ def test_a_kernel_of_the_whole_grid_is_a_dense_layer(routing, over):
     np.testing.assert_allclose(above.activations[:, 0, 0], expected.activations, rtol=1e-4)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("stride", "padding"), [(1, "VALID"), (2, "VALID"), (2, "SAME")])
 def test_uniform_routing_over_types_is_a_squashed_convolution(stride, padding):
     below = capsules(2, 5, 6, 2, 4)

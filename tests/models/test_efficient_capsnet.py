@@ -221,6 +221,7 @@ def test_without_a_decoder():
         model.apply(variables, jnp.zeros((1, 3, 5)), jnp.zeros((1, 3)), method="decode")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["batch", "instance"])
 def test_gradients_are_finite_where_everything_is_zero(kind):
     config = tiny_config(**KINDS[kind])

@@ -227,6 +227,7 @@ def test_one_step_changes_every_parameter():
     assert all(jax.tree.leaves(changed)), changed
 
 
+@pytest.mark.ci
 def test_the_margin_of_a_training_step_is_that_of_its_step():
     built, _, state = em_training()
     _, early = train(state)

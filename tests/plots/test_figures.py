@@ -215,6 +215,7 @@ CASES = [
 ]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("draw", "count"), CASES)
 def test_nothing_is_cut_off_whatever_the_number_of_items(draw, count):
     figure = draw(count)

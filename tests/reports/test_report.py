@@ -325,6 +325,7 @@ def assert_is_a_picture(path):
     assert pixels.std() > 0.01, f"{path} is blank"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_any_number_of_factors(write, count):
     factors = {f"factor_{number}": ["a", "b"] for number in range(count)}

@@ -41,6 +41,7 @@ def slow_routing(votes, rounds, case):
     return {"v": v, "a": per_capsule(length, v), "c": c, "logits": b}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("case", [VOLUME, Case(None)], ids=["volume", "one position"])
 @pytest.mark.parametrize("factor", [0.0, 1.0, 30.0])
 def test_against_slow_loops(case, factor):
@@ -118,6 +119,7 @@ def test_a_layer_of_summed_windows_routes_its_volume():
     np.testing.assert_allclose(above.poses.reshape(2, 9, 3, 4), expected.v, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.ci
 def test_permuting_child_types_permutes_votes_and_couplings():
     """The released code reshaped the axes of types and pose dimensions without transposing."""
     below = capsules()

@@ -145,6 +145,7 @@ def test_a_layer_that_is_called_several_times_shows_its_last_call():
     assert logits.any(), "those of the first call are 0"
 
 
+@pytest.mark.ci
 def test_statistics_belong_to_the_norm_of_a_layer(monkeypatch):
     """As VB's batch norm: a collection of its own, changed where it may be."""
 

@@ -298,6 +298,7 @@ def test_gradient_is_the_numerical_one_of_all_rounds_or_of_the_last(version, gra
             chex.assert_trees_all_close(got, expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.ci
 def test_2019_is_finite_without_activations_and_so_is_its_gradient():
     votes = jnp.asarray(normal(0, 5, 3, 2), jnp.float32)
     betas = jnp.ones((5, 3)), jnp.ones((5, 3))

@@ -64,6 +64,7 @@ def routed_by(updates, case, **settings):
     )
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", HARD)
 def test_against_slow_loops(name):
     case = HARD[name][0]

@@ -195,6 +195,7 @@ def test_a_parent_without_children_is_finite(route):
     assert not routed.v[:, 1].any()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["em", "vb"])
 def test_traced_rounds_and_numbers_are_the_python_ones(name):
     def loss(votes, rounds, **settings):
@@ -212,6 +213,7 @@ def test_traced_rounds_and_numbers_are_the_python_ones(name):
         jax.jit(loss)(VOTES, 2)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["em", "vb"])
 def test_settings_that_are_data_can_be_traced(name):
     routing = make_routing(name, max_iterations=3)

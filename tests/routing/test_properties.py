@@ -135,6 +135,7 @@ def test_couplings_sum_to_one_over_the_upper_capsules(name):
     np.testing.assert_allclose(c.sum(-1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.ci
 @every_algorithm
 def test_a_mask_is_equal_to_leaving_children_out(name):
     routing, kept = make(name), np.array([0, 2, 3])

@@ -43,6 +43,7 @@ def run(finished, tmp_path):
     return tmp_path / "run", finished[1]
 
 
+@pytest.mark.ci
 def test_a_damaged_summary_is_made_again_from_the_checkpoints(run, caplog, capsys):
     folder, config = run
     before = read_summary(folder)
@@ -107,6 +108,7 @@ def test_a_damaged_config_is_written_anew_by_its_own_command_alone(run, old, new
     read_config(folder)
 
 
+@pytest.mark.ci
 def test_no_flipped_bit_of_config_or_env_ends_in_another_error(run, monkeypatch, caplog):
     folder, config = run
     monkeypatch.setattr(workdir, "describe_environment", lambda: {"backend": "cpu"})
@@ -212,7 +214,7 @@ def test_other_training_data_are_refused_by_evaluation_too(run, monkeypatch, tmp
     folder, _ = run
     file = save_digits(tmp_path / "other.npz", labels=DIGITS.labels[::-1])
     monkeypatch.setattr(evaluate, "FLAGS", flags(folder, data_file=str(file), part="train"))
-    with pytest.raises(WorkdirError, match="the training labels differ; the validation labels"):
+    with pytest.raises(WorkdirError, match="the training images and labels differ; the validation"):
         evaluate.main()
 
 

@@ -57,6 +57,7 @@ def test_both_classes_of_an_image_are_found(finished, file):
     assert correct == pytest.approx(summary["test"]["accuracy"])
 
 
+@pytest.mark.ci
 def test_curves_are_drawn_and_figures_of_one_class_are_not(finished, file):
     workdir, _ = finished
     test = load_part("npz", "test", file=str(file))

@@ -230,6 +230,7 @@ def test_selection_takes_the_best_or_the_last_parameters(tmp_path):
         )
 
 
+@pytest.mark.ci
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_numbers(tmp_path, monkeypatch):
     find, steps = single_run.find_non_finite, []
 

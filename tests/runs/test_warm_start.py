@@ -32,6 +32,7 @@ def like(config):
     return jax.eval_shape(lambda: built.init_state(0)), built
 
 
+@pytest.mark.ci
 def test_all_of_the_same_network_is_taken(first):
     state, built = like(tiny_config())
     found = read_warm_start(str(first), state)

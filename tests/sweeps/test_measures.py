@@ -54,6 +54,7 @@ def test_measures_are_those_of_the_predictor(run, monkeypatch):
     assert measured["entropies"] == {"class_layer": pytest.approx(entropy, rel=1e-4)}
 
 
+@pytest.mark.ci
 def test_batches_of_an_inspection_do_not_matter(run):
     predictor = load_predictor(run[0])
     images = load_part("digits", "test").images[:7]

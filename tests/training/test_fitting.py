@@ -108,6 +108,7 @@ def initial_length(count, kernel_init, num_classes=10, pose_size=16):
     return float(jnp.mean(safe_norm(classes.poses)))
 
 
+@pytest.mark.ci
 def test_initial_lengths_do_not_grow_with_the_number_of_capsules():
     few, many = (initial_length(count, VOTES, 4, 4) for count in (100, 5_000))
     assert many == pytest.approx(few, rel=0.35)

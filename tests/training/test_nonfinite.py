@@ -43,6 +43,7 @@ def with_weight(setting, path, value):
     return jax.tree_util.tree_map_with_path(put, setting.start().params)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize(
     ("path", "found"),
@@ -63,6 +64,7 @@ def test_of_two_layers_the_first_is_named(capsnet):
     assert find(capsnet, params) == "the parameter kernel of primary_layer/conv"
 
 
+@pytest.mark.ci
 def test_a_network_without_capsules_has_layers_too(convnet):
     params = with_weight(convnet, "dense_0/kernel", np.nan)
     assert find(convnet, params) == "the parameter kernel of dense_0"
@@ -116,6 +118,7 @@ def test_a_loss_is_named(capsnet, monkeypatch):
     assert find(capsnet, capsnet.start().params) == "the loss margin"
 
 
+@pytest.mark.ci
 def test_a_gradient_is_named_by_the_last_layer_that_has_it(capsnet, monkeypatch):
     def loss(output, *_, **__):
         return jnp.sum(jnp.sqrt(0.0 * output.scores))  # 0, with a gradient of 0 · infinity
