@@ -1,5 +1,6 @@
 """Text in figures: names of classes, titles that fit, and ticks that have room."""
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -40,8 +41,18 @@ def width_of(text: str, size: float | int) -> float:
       text: one or more lines.
       size: size of the font in points.
     """
-    widths = [TextPath((0, 0), line, size=size).get_extents().width for line in _drawn(text)]
-    return max(widths, default=0.0) / POINTS_PER_INCH
+    return max(map(_width_of_line, _drawn(text)), default=0.0) * size / POINTS_PER_INCH
+
+
+@functools.lru_cache(maxsize=4096)
+def _width_of_line(line: str) -> float:
+    """Return the width of a line in points, for a font of one point.
+
+    That of the control points, hardly larger than that of the outlines and found in a sixth of the
+    time.
+    """
+    vertices = TextPath((0, 0), line, size=100.0).vertices
+    return float(np.ptp(vertices[:, 0])) / 100.0 if len(vertices) else 0.0
 
 
 def height_of(text: str, size: float | int) -> float:
