@@ -80,14 +80,14 @@ def results_of(
 
 
 def count_confusions(
-    labels: Int[np.ndarray, "n"], predictions: Int[np.ndarray, "n"], num_classes: int
+    labels: Int[np.ndarray, "*n"], predictions: Int[np.ndarray, "*n"], num_classes: int
 ) -> Int[np.ndarray, "k k"]:
-    """Count the examples of each class (rows) that are taken for each class (columns).
+    """Count the examples, or pixels of maps, of each class (rows) taken for each class (columns).
 
     >>> count_confusions(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
     [[1, 1], [0, 1]]
     """
-    pairs = labels.astype(np.int64) * num_classes + predictions
+    pairs = labels.ravel().astype(np.int64) * num_classes + predictions.ravel()
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
@@ -95,6 +95,8 @@ def measures_of_classes(confusions: Int[np.ndarray, "k k"]) -> dict[str, list[fl
     """Compute precision, recall and F1 of each class from exact counts.
 
         precision = TP / (TP + FP),  recall = TP / (TP + FN),  F1 = 2 TP / (2 TP + FP + FN)
+
+    F1 of pixels is their Dice coefficient.
 
     Args:
       confusions: examples by class and by what they are taken for.

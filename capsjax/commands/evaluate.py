@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from capsjax.analysis.maps import confusion_of_pixels, dice_of_classes
 from capsjax.commands import command_line
 from capsjax.data import Arrays, fitted, load_part, load_training, source_of
 from capsjax.metrics import (
@@ -172,7 +171,7 @@ def evaluate_maps(
     """
     prediction = predictor.predict(images, predictor.config.evaluate.batch_size)
     num_classes = predictor.model.num_classes
-    matrix = confusion_of_pixels(labels, prediction.labels, num_classes)
+    matrix = count_confusions(labels, prediction.labels, num_classes)
     dice = np.asarray(dice_coefficient(prediction.labels, labels, num_classes))
     accuracy = float(np.trace(matrix) / matrix.sum())
     result = {
@@ -181,7 +180,7 @@ def evaluate_maps(
         "accuracy": accuracy,
         "error": 1 - accuracy,
         "dice": float(dice.mean()),
-        "per_class_dice": dice_of_classes(matrix),
+        "per_class_dice": measures_of_classes(matrix)["f1"],
         "confusion_matrix": matrix.tolist(),
     }
     worst = np.argsort(dice, kind="stable")[:max_mistakes]

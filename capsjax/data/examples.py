@@ -9,7 +9,7 @@ import numpy as np
 
 from capsjax.data.arrays import Arrays, DataError
 from capsjax.data.npz import set_aside
-from capsjax.data.pictures import describe_picture, find_pictures, read_pictures
+from capsjax.data.pictures import check_size, describe_picture, find_pictures, read_pictures
 from capsjax.registry import look_up
 
 # Channels by the setting `colour`; "auto" is grey if every picture is.
@@ -134,8 +134,7 @@ def _image_shape(
 ) -> tuple[int, int, int]:
     """Return the shape of all images, (h, w, c)."""
     channels = look_up(CHANNELS, colour, "colour of pictures")
-    if image_size and not (len(image_size) == 2 and min(image_size) >= 1):
-        raise DataError(f"image_size is rows and columns, (28, 28), not {tuple(image_size)}")
+    check_size(image_size)
     # All of them, though the size may be given: otherwise a picture of the test part that cannot be
     # read would be found after training.
     found = [describe_picture(path) for path in paths]

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from capsjax.data.arrays import DataError
+
 # What a folder is searched for.
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -74,9 +76,9 @@ def fitted_picture(picture: Image.Image, image_shape: Sequence[int]) -> np.ndarr
 
 
 def check_size(image_size: Sequence[int]) -> None:
-    """Raise ValueError for a setting image_size that is neither empty nor rows and columns."""
+    """Raise DataError for a setting image_size that is neither empty nor rows and columns."""
     if image_size and not (len(image_size) == 2 and min(image_size) >= 1):
-        raise ValueError(f"image_size is rows and columns, (28, 28), not {tuple(image_size)}")
+        raise DataError(f"image_size is rows and columns, (28, 28), not {tuple(image_size)}")
 
 
 def read_pictures(paths: Sequence[Path], image_shape: Sequence[int]) -> np.ndarray:

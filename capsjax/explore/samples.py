@@ -7,10 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from capsjax.analysis.examples import some_of_each_class
 from capsjax.data import COMPONENTS, SOURCES, DataError, fitted, load_part, source_of
 from capsjax.data.digits import load_digits
 from capsjax.data.tfds import find_data_dir
 from capsjax.explore.inputs import BOX, centred
+from capsjax.registry import component_of
 from capsjax.runs.predictor import Predictor
 
 # Data sets whose images are digits in grey, for which other handwritten digits do.
@@ -52,7 +54,7 @@ def find_samples(predictor: Predictor) -> Samples:
 
 
 def _check_needs_no_download(name: str, directory: str) -> None:
-    if name in SOURCES or name in COMPONENTS or name.startswith("hf:"):
+    if name in SOURCES or component_of(name) in COMPONENTS:
         return  # on this machine, or, of Hugging Face, read offline as its command sets
     if not (Path(find_data_dir(directory)) / re.split("[/:]", name)[0]).is_dir():
         raise DataError(f"the data set {name!r} is not on this machine.")
@@ -105,8 +107,4 @@ def choose(samples: Samples, count: int, seed: int) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(len(samples.images))
     if not len(samples.labels):
         return order[:count]
-    labels = samples.labels[order]
-    rank = np.zeros(len(labels), int)  # how many of its class come before each
-    for label in np.unique(labels):
-        rank[labels == label] = np.arange((labels == label).sum())
-    return order[np.lexsort((labels, rank))][:count]
+    return order[some_of_each_class(samples.labels[order], count)]

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from capsjax.analysis.examples import one_of_each_class, recognised_first, some_of_each_class
-from capsjax.analysis.maps import confusion_of_pixels, dice_of_classes
 from capsjax.data import Arrays
-from capsjax.metrics import dice_coefficient
+from capsjax.metrics import count_confusions, dice_coefficient, measures_of_classes
 from capsjax.plots import figures
 from capsjax.reports.page import classes
 from capsjax.reports.page.decoder import program_of
@@ -42,7 +41,7 @@ def sections_of_classes(tested: Tested) -> Iterator[Section]:
     """Yield the sections of images that have one class each."""
     predictor, test, prediction = tested
     count, names = predictor.model.num_classes, predictor.class_names
-    matrix = confusion_of_pixels(test.labels, prediction.labels, count)
+    matrix = count_confusions(test.labels, prediction.labels, count)
     yield classes.confusion(matrix, names)
     yield classes.per_class(matrix, names)
     yield mistakes(tested)
@@ -54,12 +53,13 @@ def sections_of_maps(tested: Tested) -> Iterator[Section]:
     """Yield the sections of images that have a class for each pixel."""
     predictor, test, prediction = tested
     count, names = predictor.model.num_classes, predictor.class_names
-    matrix = confusion_of_pixels(test.labels, prediction.labels, count)
+    matrix = count_confusions(test.labels, prediction.labels, count)
     yield classes.confusion(matrix, names, "pixels")
+    of_each = measures_of_classes(matrix)["f1"]  # of pixels, their Dice coefficient
     rows = [
         (name, f"{pixels:,}", "-" if dice is None else f"{dice:.4f}")
         for name, pixels, dice in zip(
-            classes.names_of(count, names), matrix.sum(axis=1), dice_of_classes(matrix), strict=True
+            classes.names_of(count, names), matrix.sum(axis=1), of_each, strict=True
         )
     ]
     yield Section("classes", "Each class", table(("class", "pixels", "Dice coefficient"), rows))
