@@ -136,7 +136,7 @@ def moved(image: np.ndarray, move: Move) -> np.ndarray:
         return image
     angle = np.deg2rad(move.degrees)
     cos, sin = np.cos(angle), np.sin(angle)
-    # Of (row, column), where rows point down.
+    # It turns (row, column), where rows point down.
     clockwise = np.array([[cos, sin], [-sin, cos]])
     shift = np.array([move.down * image.shape[0], move.right * image.shape[1]])
     return warp(image[None], clockwise[None], shift[None])[0]

@@ -60,7 +60,7 @@ class Treatment:
       centre: whether the ink of drawings and files is put into the middle, for networks of ink on
         black.
       invert: whether dark is turned into light; a file of dark ink on light paper is inverted for
-        networks of ink on black, unless this says otherwise.
+        networks of ink on black, unless this is given.
       move: rotation and shift, at the end.
     """
 

@@ -66,7 +66,7 @@ def read_warm_start(init_from: str, like: TrainState) -> WarmStart:
       like: a state of the new network, whose values do not matter.
 
     Raises:
-      ValueError: if there is no such run, or nothing of it fits; the message says why.
+      ValueError: if there is no such run, or nothing of it fits; the message names the reason.
     """
     folder = Path(init_from).expanduser()
     try:

@@ -68,7 +68,7 @@ def _write(folder: Path, settings: Mapping[str, Any], status: Status) -> None:
 
 
 def _end(status: Status) -> list:
-    """Return the value that says how a trial ended; none while it has not."""
+    """Return the value for how a trial ended; none while it has not."""
     from tensorboardX.proto import api_pb2
     from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionEndInfo
     from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata

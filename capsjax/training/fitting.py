@@ -10,10 +10,10 @@ from capsjax.data import OWN, Arrays
 from capsjax.models import CapsNet
 from capsjax.registry import component_of
 
-# Of the batches that are chosen: the largest, and the steps of an epoch that there are at least.
+# The largest batch that is chosen, and the steps that an epoch has at least.
 LARGEST_BATCH, FEWEST_STEPS = 128, 8
-# Primary capsules from which a line says so, and the number that it shows the way to. The paper's
-# network has 1,152.
+# Primary capsules from which a line warns of them, and the number that it shows the way to. The
+# paper's network has 1,152.
 MANY_CAPSULES, FEWER_CAPSULES = 10_000, 4_000
 # Weight of the mean squared error in the paper: 0.0005 for each of 784 pixels.
 WEIGHT = 0.392
