@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from capsjax.config import load_config, make_config
 from capsjax.models import look_inside
-from capsjax.training.build import build, build_evaluate, build_train_steps
+from capsjax.training.build import build, build_train_steps
 from tests import numpy_deepcaps
+from tests.twenty_digits import fit_twenty_digits
 
 # By variant: image; running means and variances included, numbers of stem and its norm, each cell,
 # class capsules and decoder.
@@ -288,23 +288,10 @@ def test_fits_20_images_at_published_width(changes):
     config.update_from_flattened_dict(
         {
             **changes,
-            "augment.max_shift": 0,
-            "train.batch_size": 20,
             # An epoch is one step here, and ten of them halve the published rate.
             "schedule.name": "constant",
             # The published 0.99 takes hundreds of steps to forget its first running statistics.
             "model.norm.momentum": 0.9,
         }
     )
-    digits = load_digits()
-    images = np.kron(digits.images[:20], np.ones((3, 3))) * 255 / 16
-    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None].astype(np.uint8)
-    labels = digits.target[:20].astype(np.int32)
-    built = build(config, (28, 28, 1), 10, 20)
-    state = jax.jit(built.init_state)(0)
-    steps = jax.jit(build_train_steps(config, built))
-    for _ in range(60):
-        state, health = steps(state, images, labels, np.int32(1))
-        assert bool(health.finite)
-    evaluation = jax.jit(build_evaluate(config, built))(state.variables, images, labels)
-    assert float(evaluation.sums.totals["correct"]) == 20
+    fit_twenty_digits(config, steps=60)

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from capsjax.config import load_config, make_config
 from capsjax.models import look_inside
 from capsjax.training.build import build, build_train_steps
 from capsjax.training.nonfinite import find_non_finite
+from tests.twenty_digits import for_twenty_digits, twenty_digits
 
 CIFAR10, CIFAR100, MNIST = ((32, 32, 3), 10), ((32, 32, 3), 100), ((28, 28, 1), 10)
 # By preset and data: parameters of backbone, primary capsules, convolutions of capsules, dense
@@ -189,6 +189,7 @@ def reference(primary, params, stack, updates, windows):
     return last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stack", "updates", "windows"),
     [
@@ -210,6 +211,7 @@ def test_class_poses_and_scores_are_those_of_loops(stack, updates, windows):
         np.testing.assert_allclose(output.scores[n], scores, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_stacks_differ_from_two_updates_on_and_above_the_lowest_layer():
     one, other = (results(stack, 1)[0].poses for stack in ("concurrent", "sequential"))
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
@@ -220,6 +222,7 @@ def test_stacks_differ_from_two_updates_on_and_above_the_lowest_layer():
     assert float(lowest[0].std()) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_control_has_uniform_couplings_and_other_updates_have_not():
     for updates, uniform in ((1, True), (2, False)):
         _, inside = results(updates=updates)
@@ -229,6 +232,7 @@ def test_the_control_has_uniform_couplings_and_other_updates_have_not():
             assert np.allclose(c, 1 / c.shape[-1]) == uniform, name
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_keeps_its_axes_and_is_an_example_of_many():
     model, variables = tiny_build().model, variables_of_tiny()
     apply = jax.jit(model.apply)
@@ -280,6 +284,7 @@ def test_other_algorithms_train_in_this_network(name, over, batch):
     chex.assert_trees_all_equal_shapes(after, state)
 
 
+@pytest.mark.slow
 def test_a_traced_number_of_updates_is_that_number():
     @jax.jit
     def poses(number):
@@ -356,15 +361,10 @@ def test_an_unknown_set_is_refused():
 
 @pytest.mark.long
 def test_the_published_network_fits_twenty_images():
-    digits = load_digits()
-    images = np.kron(digits.images[:20, :, :, None], np.ones((1, 4, 4, 3)))
-    images = (images * 255 / 16).astype(np.uint8)
-    config = make_config("inverted_attention")
-    config.update_from_flattened_dict(
-        {"train.batch_size": 20, "augment.max_shift": 0, "schedule.name": "constant"}
-    )
+    config = for_twenty_digits(make_config("inverted_attention"))
+    config.schedule.name = "constant"
+    data = twenty_digits(CIFAR10[0])
     built = build(config, *CIFAR10, 20)
-    data = images, digits.target[:20].astype(np.int32)
     steps, state = jax.jit(build_train_steps(config, built)), jax.jit(built.init_state)(0)
     for _ in range(15):
         state, health = steps(state, *data, np.int32(1))

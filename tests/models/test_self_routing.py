@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from capsjax.config import load_config, make_config
 from capsjax.models import look_inside
-from capsjax.training.build import build, build_evaluate, build_train_steps
+from capsjax.training.build import build, build_train_steps
 from tests.numpy_capsnet import convolve
+from tests.twenty_digits import fit_twenty_digits
 
 
 def backbone_of_resnet20(channels):
@@ -242,6 +242,7 @@ def test_forward_pass_is_that_of_loops():
     np.testing.assert_allclose(np.exp(output.scores).sum(-1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_normalises_by_the_batch_and_updates_the_running_statistics():
     model, variables, _ = tiny("poses")
     images, keys = jnp.asarray(some_images(4)), jax.random.split(jax.random.key(0), 4)
@@ -266,6 +267,7 @@ def test_a_batch_of_one_is_an_example_of_many():
     np.testing.assert_allclose(alone.scores, together.scores[1:2], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_activations_of_zero_are_finite_and_so_are_their_gradients():
     model, variables, _ = tiny("published")
     images, labels = jnp.asarray(some_images(2)), jnp.array([0, 2])
@@ -397,23 +399,5 @@ def test_the_first_step_moves_couplings_and_the_second_everything(kind):
 def test_fits_20_images_at_published_width(variants, uniform):
     config = make_config(f"self_routing,{variants}")
     config.model.routing.self.uniform = uniform
-    config.augment.max_shift = 0
-    config.train.batch_size = 20
     config.schedule.name = "constant"
-    digits = load_digits()
-    images = np.kron(digits.images[:20], np.ones((3, 3))) * 255 / 16
-    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None].astype(np.uint8)
-    labels = digits.target[:20].astype(np.int32)
-    built = build(config, *MNIST, 20)
-    state = jax.jit(built.init_state)(0)
-    steps = jax.jit(build_train_steps(config, built))
-    evaluate = jax.jit(build_evaluate(config, built))
-    for _ in range(10):
-        for _ in range(20):
-            state, health = steps(state, images, labels, np.int32(1))
-            assert bool(health.finite)
-        evaluation = evaluate(state.variables, images, labels)
-        if float(evaluation.sums.totals["correct"]) == 20:
-            break
-    else:
-        pytest.fail("not all of 20 images after 200 steps")
+    fit_twenty_digits(config, steps=20, rounds=10)
