@@ -1,5 +1,6 @@
 # make demo        environment, install, train on the digits, evaluate, draw
 # make test        environment, install, test suite
+# make test-slow   single tests of the suite that take seconds each; .ci/run runs both
 # make test-math   the mathematics alone: operations, kernels, routing, layers, statistics
 # make test-ci     processes, faults, installations, and single tests of many seconds
 # make test-long   the longest tests; the workflow runs both in a job of their own
@@ -13,9 +14,12 @@ RUN ?= runs/demo
 # Another jax than that of constraints.txt to test with, such as "jax==0.9.0", or "jax" for the newest.
 JAX ?=
 
+# Where bytecode is not kept, every process compiles JAX's sources anew, for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTEST = $(VENV)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: demo test test-math test-ci test-long test-browser faults lint clean
+.PHONY: demo test test-slow test-math test-ci test-long test-browser faults lint clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python experiments/train.py --config=configs/digits.py --workdir=$(RUN)
@@ -26,6 +30,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(PYTEST)
+
+test-slow: $(VENV)/installed-dev
+	$(PYTEST) --no-loadscope-reorder -m "slow and not ci and not long"
 
 test-math: $(VENV)/installed-dev
 	$(PYTEST) tests/core tests/kernels tests/routing tests/testing tests/layers tests/analysis

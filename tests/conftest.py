@@ -1,5 +1,6 @@
 """What all tests share: strict JAX, no traces of the user's machine, and the scripts importable."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -20,6 +21,8 @@ os.environ.setdefault(
     # Compiles three times as fast. Versions that do not have a flag end where they meet it.
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith(("0.9.", "0.10.")),
 )
+# Where in the source an operation comes from is looked up for each one, and read by no test.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # The numbers of the suite are those of a CPU, wherever it runs. JAX_PLATFORMS=cuda asks for a GPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -32,6 +35,9 @@ if os.environ["JAX_PLATFORMS"] != "cpu":
     # There float32 products have rounded operands by default, and no test's tolerance is for that.
     jax.config.update("jax_default_matmul_precision", "highest")
 
+# Tracing makes many objects that live on; looking through all of them so often takes one second in
+# fifteen.
+gc.set_threshold(50_000, 50, 50)
 # Broadcasting of arrays of different rank is where a missing axis goes unnoticed.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 sys.path.insert(0, str(ROOT))

@@ -47,6 +47,7 @@ def test_a_perfect_network_and_a_confidence_of_one():
             expected_calibration_error(wrong, np.ones(len(wrong)))
 
 
+@pytest.mark.slow
 def test_entropy_does_not_depend_on_the_size_of_the_sum():
     np.testing.assert_allclose(relative_entropy(jnp.full((2, 5, 4), 0.25)), 1.0, rtol=1e-6)
     # Two positions see the child, and each has an eighth for each of four types.

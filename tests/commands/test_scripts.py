@@ -43,6 +43,7 @@ def assert_is_a_picture(path):
     assert pixels.std() > 0.01, f"{path} is blank"
 
 
+@pytest.mark.slow
 def test_evaluation_agrees_with_the_summary_and_with_itself(run, predictor, test_part, tmp_path):
     result = evaluate.evaluate(predictor, test_part.images, test_part.labels, tmp_path, "title")
     assert result == json.loads((tmp_path / "evaluation.json").read_text())
@@ -77,6 +78,7 @@ def test_the_figure_of_mistakes_tells_how_many_it_shows(count, shown, title):
     assert evaluate._describe_mistakes(count, shown) == title
 
 
+@pytest.mark.slow
 def test_evaluation_without_a_mistake_draws_all_the_same(predictor, test_part, tmp_path):
     right = predictor.predict(test_part.images).labels == test_part.labels
     images, labels = test_part.images[right], test_part.labels[right]
@@ -127,6 +129,7 @@ def test_moved_poses_without_a_move_are_the_reconstruction(predictor, test_part)
     assert np.abs(decoded[:, :, 0] - decoded[:, :, 2]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_predictions_do_not_depend_on_the_batch(predictor, test_part):
     whole = predictor.predict(test_part.images[:23])
     in_parts = predictor.predict(test_part.images[:23], batch_size=10)

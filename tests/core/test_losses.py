@@ -26,6 +26,7 @@ RECONSTRUCTION = jnp.array([[1.0, 1.0, 0.0, 0.0], [0.25, 0.0, 0.0, 1.0]]).reshap
 SSE = (1.25, 0.25)
 
 
+@pytest.mark.slow
 def test_weights_are_factors_on_the_losses_of_examples():
     scores = jnp.array([[1.0, 0.0, 0.0], [5.0, 5.0, 5.0]])
     weights = jnp.array([3.0, 0.5])

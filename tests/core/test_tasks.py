@@ -40,6 +40,7 @@ def test_a_known_number_of_labels_are_those_of_the_highest_scores():
     assert tasks.MultiLabel(count=1).predictions(SCORES).tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
+@pytest.mark.slow
 def test_a_map_is_as_correct_as_its_pixels():
     labels = jnp.array([[[0, 1], [2, 2]]])
     scores = jnp.eye(3)[jnp.array([[[0, 1], [2, 1]]])]

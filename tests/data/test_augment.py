@@ -146,6 +146,7 @@ def test_flips_of_both_axes_are_independent():
     assert min(found.values()) > 25  # 50 expected of each, with a deviation of 6.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("h", "w"), [(9, 9), (8, 11)])
 def test_rotation_and_scale_are_those_of_the_affine_images(h, w):
     images = images_of(6, h, w, 2, np.uint8)
@@ -163,6 +164,7 @@ def test_rotation_and_scale_are_those_of_the_affine_images(h, w):
     np.testing.assert_array_equal(got[0], images[0])
 
 
+@pytest.mark.slow
 def test_a_quarter_turn_moves_whole_pixels():
     images = images_of(1, 5, 5, 1)
     got = warp_images(jnp.asarray(images), jnp.array([jnp.pi / 2]), jnp.ones(1))
@@ -212,6 +214,7 @@ def test_brightness_is_added_and_contrast_keeps_the_mean():
     assert 1.2 < factors.max() <= 1.5
 
 
+@pytest.mark.slow
 def test_saturation_and_hue_leave_grey_as_it_is():
     grey = jnp.asarray(images_of(20, 4, 4, 1, np.uint8)).repeat(3, axis=-1)
     got = augmented(grey, saturation=0.9, hue=90.0)
@@ -272,6 +275,7 @@ def test_a_map_moves_with_its_image_and_keeps_its_classes():
     assert not np.array_equal(labels, maps)
 
 
+@pytest.mark.slow
 def test_each_change_has_random_numbers_of_its_own():
     images = pictures()
     alone = augmented(images, flip_horizontal=0.5)

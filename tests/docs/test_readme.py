@@ -46,6 +46,7 @@ def files_of_own(tmp_path, monkeypatch):
     sys.modules.pop("weighted", None)
 
 
+@pytest.mark.slow
 def test_the_mathematics_by_hand():
     names = {}
     exec(blocks_of("README.md")[0], names)
@@ -80,6 +81,7 @@ def test_an_algorithm_of_ones_own_is_one_file(files_of_own, tmp_path):
     assert set(resolved(config)["model"]["routing"]) == {"name", "dynamic"}
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_it_is_printed_as_the_page_shows(files_of_own, capsys):
     algorithm, check, _ = blocks_of("docs/own_algorithm.md")
     page = PAGES["docs/own_algorithm.md"].replace("\n    ", "\n")

@@ -99,6 +99,7 @@ def test_it_is_routing_of_the_votes(leaky, with_bias, eps_at, stop, full):
             assert rounds == 1 or np.ptp(got[0].c) > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_the_squash_is_the_one_that_is_named(rounds):
     u, W, bias = operands(N)
@@ -109,6 +110,7 @@ def test_the_squash_is_the_one_that_is_named(rounds):
     assert np.abs(got.v - held(u, W, rounds, bias=bias).v).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_the_gradient_is_the_one_that_is_asked_for():
     (_, stop), (_, full) = (
@@ -272,6 +274,7 @@ def test_couplings_sum_to_one_or_less_when_leaky(rounds):
     assert (leaky.c.sum(axis=-1) < 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps_at", ["root", "norm"])
 def test_gradients_are_finite_at_zero_poses(eps_at):
     u, W, bias = operands(N)
@@ -282,6 +285,7 @@ def test_gradients_are_finite_at_zero_poses(eps_at):
     np.testing.assert_allclose(routed.c, 1 / (UPPER + 1), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaky", [False, True])
 def test_large_logits_do_not_overflow(leaky):
     u, W, bias = operands(N)
@@ -377,6 +381,7 @@ def test_all_at_once_with_rounded_operands_is_close_on_an_accelerator(monkeypatc
     assert np.abs(got[0].v - exact[0].v).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_all_at_once_takes_as_many_images_as_memory_allows(monkeypatch):
     form = from_poses.AllAtOnce("bfloat16")
     # 10 x 1152 x 8 numbers an image, of four bytes on a CPU; at 96x96 pixels 51,200 capsules.

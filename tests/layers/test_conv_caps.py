@@ -25,6 +25,7 @@ def layer_of(routing="dynamic", **settings):
     return ConvCaps(types=3, pose_size=4, routing=make_routing(routing), kernel_size=3, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("over", ["types", "all"])
 @pytest.mark.parametrize("routing", ["dynamic", "uniform"])
 def test_a_kernel_of_the_whole_grid_is_a_dense_layer(routing, over):
@@ -74,6 +75,7 @@ def test_summed_windows_route_the_types(over):
     np.testing.assert_allclose(summed[0].poses, gathered.poses, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_scrambled_windows_take_the_numbers_of_a_pose_from_several_windows():
     below = capsules(2, 4, 5, 2, 4)
     layer = layer_of("uniform", windows="scrambled", over="types")
@@ -91,6 +93,7 @@ def test_scrambled_windows_take_the_numbers_of_a_pose_from_several_windows():
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", ["gathered", "scrambled"])
 def test_parents_move_with_an_image_that_moves_by_the_stride(windows):
     below = capsules(1, 7, 7, 2, 4)
@@ -112,6 +115,7 @@ def test_what_is_looked_at_has_the_upper_positions_first():
     assert shapes["couplings"] == shapes["logits"] == (2, 6, 18, 3)
 
 
+@pytest.mark.slow
 def test_positions_share_their_matrices_in_a_dense_layer():
     below = capsules(2, 2, 3, 5, 4)
     layer = DenseCaps(
@@ -179,6 +183,7 @@ def lengths_in_depth(norm, kernel_init):
     return lengths
 
 
+@pytest.mark.slow
 def test_lengths_vanish_with_depth_unless_norm_and_init_keep_them():
     vanishing = lengths_in_depth("none", "truncated_normal(0.1)")
     assert vanishing[-1] < 1e-3

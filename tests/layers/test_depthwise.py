@@ -56,6 +56,7 @@ def test_an_image_that_is_smaller_than_the_kernel():
         depthwise_conv2d(jnp.ones((1, 4, 6, 2)), jnp.ones((5, 5, 2)))
 
 
+@pytest.mark.slow
 def test_capsules_are_neighbouring_channels_squashed():
     # One pixel and a kernel of ones: the features are the channels.
     x = jnp.array([3.0, 4.0, 0.0, 0.0, 6.0, 8.0]).reshape(1, 1, 1, 6)
@@ -76,6 +77,7 @@ def test_the_bias_is_that_of_each_channel():
     np.testing.assert_allclose(capsules.poses, np.full((1, 2, 1, 4, 1), 0.8), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_initial_weights_are_counted_by_channel():
     # Keras: 81 weights into a channel, and 81 · 128 out of a pixel.
     variables = DepthwiseCaps().init(KEY, jnp.zeros((1, 9, 9, 128)))

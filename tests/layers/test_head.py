@@ -107,6 +107,7 @@ def test_lengths_are_those_of_the_squashed_poses_of_a_linear_layer():
     chex.assert_trees_all_close(found, apply(variables, features[:, None, None]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_sigmoids_are_normalised_by_the_batch_in_training_alone():
     settings = {**EQUICAPS, "num_capsules": 2, "types": 2, "primary_pose_size": 3, "pose_size": 4}
     head, features = CapsuleHead(**settings), normal(3, 2, 2, 4)

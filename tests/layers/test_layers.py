@@ -124,6 +124,7 @@ def test_pool_of_windows_side_by_side_is_the_default():
     chex.assert_shape(Pool(make_pooling("max")).apply({}, x), (1, 3, 3, 2))
 
 
+@pytest.mark.slow
 def test_pool_hands_every_setting_to_capsule_pooling():
     x = normal(1, 7, 7, 4)
     plain = jax.jit(Pool().apply)({}, x)
@@ -157,6 +158,7 @@ def primary_of_ones(**settings):
     return layer.apply({"params": params}, jnp.ones((1, 1, 1, 1))).poses.reshape(1, 4, 2)
 
 
+@pytest.mark.slow
 def test_division_by_types_spares_the_bias():
     plain, divided = primary_of_ones(), primary_of_ones(divide_by_types=True)
     np.testing.assert_allclose(plain, squash(jnp.full((1, 4, 2), 2 + 1.0)), rtol=1e-6)
@@ -226,6 +228,7 @@ def test_dense_caps_hands_the_arrays_that_are_there_to_the_routing():
     np.testing.assert_array_equal(capsules.poses, np.full((1, 4, 6), 7.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("use_bias", "expected"), [(False, {"W"}), (True, {"W", "bias"})])
 def test_dense_caps_has_a_bias_only_if_routing_wants_one(use_bias, expected):
     routing = make_routing("dynamic", use_bias=use_bias, bias_init=0.3)

@@ -125,6 +125,7 @@ def test_bands_of_rows_change_nothing(kind, monkeypatch):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4), bands, held)
 
 
+@pytest.mark.slow
 def test_votes_in_bands_are_not_held(monkeypatch):
     """What the compiled gradient needs grows with the image where votes are held alone."""
     monkeypatch.setitem(local_caps.BAND_BYTES, "cpu", 64 * TYPES * POSE * I * 4)

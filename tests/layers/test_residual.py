@@ -101,6 +101,7 @@ def test_a_stride_alone_needs_a_shortcut():
     assert names == ["stem", "block_0_0_first", "block_0_0_second", "block_0_0_shortcut"]
 
 
+@pytest.mark.slow
 def test_a_padded_shortcut_skips_pixels_and_adds_zeros_around_the_channels():
     net = ResidualNet(features=(2, 5), blocks=(1, 1), stride=(1, 2), shortcut="padded")
     images = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 4, 1)), jnp.float32)

@@ -143,6 +143,7 @@ def test_rates_that_are_not_allowed(rate):
 # Training.
 
 
+@pytest.mark.slow
 def test_statistics_follow_the_batches():
     setting = Setting(
         tiny_convnet_config(model__dropout__pool=0.0, data__train_size=32, augment__max_shift=0)

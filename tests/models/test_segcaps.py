@@ -69,6 +69,7 @@ def shapes_of(preset, image_shape, num_classes=2):
     return model, output, variables["params"]
 
 
+@pytest.mark.slow
 def test_number_of_parameters():
     model, output, params = shapes_of("segcaps", (64, 64, 1))
     assert {name: count(params[name]) for name in ROWS} == ROWS
@@ -128,6 +129,7 @@ def some_labels():
     return np.random.default_rng(1).integers(0, CLASSES, (2, *TINY[:2]), np.int32)
 
 
+@pytest.mark.slow
 def test_scores_are_lengths_and_the_background_what_they_leave():
     (output, inside), _ = forward()
     lengths = np.sqrt(np.sum(np.square(output.poses), axis=-1) + 1e-7)

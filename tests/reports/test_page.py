@@ -260,6 +260,7 @@ def test_what_was_evaluated_and_drawn_before_is_shown_where_the_data_are_gone(de
     assert "As it was drawn before: figures/poses.png." in text
 
 
+@pytest.mark.slow
 def test_other_data_than_those_of_the_run_are_refused(finished, monkeypatch):
     load = report.load_part
     monkeypatch.setattr(report, "load_part", lambda **which: load(**which).take(np.arange(50)))

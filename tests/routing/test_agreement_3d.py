@@ -55,6 +55,7 @@ def test_against_slow_loops(case, factor):
     compare(fast, slow, case, votes, names=("v", "a", "c", "logits"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [1, 2, 5])
 def test_any_traced_number_of_rounds(rounds):
     def fast(votes):
@@ -70,6 +71,7 @@ def test_any_traced_number_of_rounds(rounds):
     compare(fast, slow, VOLUME, normal(0, *VOLUME.shape(4, 2)))
 
 
+@pytest.mark.slow
 def test_by_hand():
     # A child type with a vote of 1 at one of two positions, of one type each, and no bias.
     volume = Competition(np.array([[0], [0]]), "all")
@@ -81,6 +83,7 @@ def test_by_hand():
     np.testing.assert_allclose(c, [first, 1 - first], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_couplings_start_at_one_over_the_volume_and_sum_to_one_over_it():
     votes = jnp.asarray(normal(0, *VOLUME.shape(4, 2)), jnp.float32)
     competition = competition_of(VOLUME)

@@ -104,6 +104,7 @@ def test_children_without_a_parent_and_large_logits_make_no_nan(over):
         assert float(c.sum()) == pytest.approx({"types": 2, "all": 1, "positions": 3}[over])
 
 
+@pytest.mark.slow
 def test_nothing_at_all_is_zero_and_not_nan():
     competition = Competition(np.array([[-1, -1]]), "all")
     c, pull = jax.vjp(competition.couplings, jnp.ones((1, 2, 3)))

@@ -219,6 +219,7 @@ def test_stopped_gradient_is_that_of_frozen_couplings(votes, a):
     chex.assert_trees_all_close(got, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_setting_of_the_value_reaches_the_function(votes, a):
     settings = {"num_iterations": 2, "final_lambda": 3.0, "min_var": 0.1, "min_mass": 0.5}
     settings |= {"damping": 0.3}

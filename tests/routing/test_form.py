@@ -90,6 +90,7 @@ class Random:
         return routed_by(jax.random.uniform(key, votes.shape[:-1]), votes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("routing", [LikeEM(), LikeInvertedAttention(), LikeSelfRouting()])
 @pytest.mark.parametrize("votes", [MatrixVotes()])
 def test_a_convolution_and_a_class_layer_take_it(routing, votes):
@@ -108,6 +109,7 @@ def test_a_convolution_and_a_class_layer_take_it(routing, votes):
     assert all(bool(jnp.isfinite(gradient).all()) for gradient in gradients)
 
 
+@pytest.mark.slow
 def test_activations_reach_the_algorithm_and_come_from_it():
     below = capsules(2, 4, 3)
     layer = DenseCaps(num_capsules=2, pose_size=3, routing=LikeEM())
@@ -119,6 +121,7 @@ def test_activations_reach_the_algorithm_and_come_from_it():
     assert float(above.activations.max()) < float(silent.activations.min())
 
 
+@pytest.mark.slow
 def test_memory_travels_from_call_to_call_of_a_layer():
     below = capsules(2, 5, 5, 2, 4)
     layer = ConvCaps(types=3, pose_size=4, routing=LikeInvertedAttention())
@@ -178,6 +181,7 @@ def test_what_an_algorithm_must_not_ignore_is_refused():
         call_routing(Random(), votes, a, {}, key=KEY, competition=DENSE)
 
 
+@pytest.mark.slow
 def test_a_volume_routes_over_all_positions_and_types_at_once():
     """As DeepCaps: one vote of each child type for each position, a softmax over all of them."""
     below = capsules(2, 5, 5, 2, 4)

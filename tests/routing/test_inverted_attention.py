@@ -136,6 +136,7 @@ def test_scale_and_bias_are_shared_by_all_capsules_of_a_layer():
     assert not starts["bias"].any()
 
 
+@pytest.mark.slow
 def test_standardize_is_a_layer_norm():
     x = 300.0 * normal(0, 4, 3, 5).astype(np.float32)
     x[0, 0] = 0.0
@@ -144,6 +145,7 @@ def test_standardize_is_a_layer_norm():
     assert jnp.isfinite(jax.jacobian(standardize)(jnp.zeros(3))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["full", "stop"])
 def test_gradient_is_the_numerical_one_of_all_updates_or_of_the_last(gradient):
     with jax.enable_x64(True):
@@ -170,6 +172,7 @@ def test_gradient_is_the_numerical_one_of_all_updates_or_of_the_last(gradient):
         assert difference < 1e-12 if gradient == "stop" else difference > 1e-2
 
 
+@pytest.mark.slow
 def test_the_gradient_keeps_nothing_as_large_as_the_votes_for_each_update():
     votes = jnp.ones((7, 3, 11))
     _, pull = jax.vjp(lambda votes: inverted_attention_routing(votes, 5).v, votes)
@@ -262,6 +265,7 @@ def test_a_stack_is_that_of_slow_loops(concurrent):
         np.testing.assert_allclose(fast[0].reshape(expected.shape), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_sequential_and_concurrent_agree_for_one_update_and_in_the_lowest_layer():
     poses = jnp.asarray(normal(0, 2, 5, 5, 2, 4), jnp.float32)
     below = Capsules(poses, jnp.ones(poses.shape[:-1]))
@@ -276,6 +280,7 @@ def test_sequential_and_concurrent_agree_for_one_update_and_in_the_lowest_layer(
     assert float(jnp.abs(one_by_one[2] - at_once[2]).max()) > 1e-3, "inputs were those before"
 
 
+@pytest.mark.slow
 def test_patches_move_with_the_image():
     """The released code mixed the pixels of several windows."""
     poses = jnp.asarray(normal(0, 2, 6, 6, 2, 4), jnp.float32)
@@ -291,6 +296,7 @@ def test_patches_move_with_the_image():
     )
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_keeps_its_axis():
     votes = jnp.ones((1, 6, 1, 4))
     chex.assert_shape(inverted_attention_routing(votes).v, (1, 1, 4))

@@ -78,6 +78,7 @@ def test_a_batch_of_one_gives_the_same_as_a_batch_of_many_and_as_no_batch(route)
     close(alone, jax.tree.map(lambda x: x[0], many))
 
 
+@pytest.mark.slow
 def test_children_that_are_not_active_or_masked_are_not_there(any_route):
     there = jnp.array([0, 1, 3, 5])
     expected = any_route(VOTES[:, there], A[:, there])
@@ -121,6 +122,7 @@ def test_the_couplings_of_a_child_sum_to_one(any_route, stride, scale):
 COMPETITIONS = {stride: Competition(window_children((4, 4), 3, stride, 2)) for stride in (1, 2)}
 
 
+@pytest.mark.slow
 def test_a_window_of_the_whole_grid_is_dense(route):
     whole = Competition(np.arange(LOWER)[None], "all")
     convolved = route(VOTES[:, None], A[:, None], competition=whole)
@@ -166,6 +168,7 @@ EXTREMES = jnp.concatenate([VOTES * x + y for x, y in ((0, 0), (1, 0), (0, 3), (
 EXTREME_A = jnp.concatenate([A * x for x in (1, 0, 1, 1)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mode", "children", "parents"),
     [
@@ -236,6 +239,7 @@ def test_votes_of_half_precision_are_routed_in_single(route):
     close(got, route(votes.astype(jnp.float32), A))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["em", "vb"])
 def test_more_rounds_do_not_hold_more_votes(name):
     votes, a = jnp.ones((64, UPPER, 16)), jnp.ones(64)

@@ -49,6 +49,7 @@ def capsules(n=2):
     return Capsules(poses, safe_norm(poses))
 
 
+@pytest.mark.slow
 def test_draws_differ_between_layers_and_seeds_and_not_between_images():
     layer = DenseCaps(3, 4, make_routing("random"))
     below = capsules()
@@ -76,6 +77,7 @@ def test_the_gradient_does_not_reach_the_draws():
     assert gradients["bias"].any()
 
 
+@pytest.mark.slow
 def test_all_positions_of_a_convolution_have_the_same_draws():
     layer = ConvCaps(3, 4, make_routing("random"), over="types")
     below = capsules()

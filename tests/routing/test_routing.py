@@ -449,6 +449,7 @@ def test_the_bias_may_start_as_an_initializer_makes_it():
     assert values.min() < 0.01 < 0.49 < values.max() <= 0.5
 
 
+@pytest.mark.slow
 def test_concrete_rounds_of_any_integer_type_are_python_integers():
     votes = jnp.ones((2, 3, 4, 2))
     rounds = jnp.array(3)

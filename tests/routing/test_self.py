@@ -131,6 +131,7 @@ def test_the_control_holds_couplings_where_they_start():
     np.testing.assert_allclose(held.v, means, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_summed_windows_are_refused_with_the_remedy():
     below = Capsules(jnp.ones((2, 4, 4, 2, 3)), jnp.ones((2, 4, 4, 2)))
     layer = ConvCaps(3, 4, make_routing("self"), windows="summed")

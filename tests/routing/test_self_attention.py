@@ -51,6 +51,7 @@ def test_against_slow_loops(name):
     compare(fast, lambda votes: slow_routing(votes, bias, 3, case), case, votes, names=names)
 
 
+@pytest.mark.slow
 def test_by_hand():
     # Both votes for capsule 0 are 2, those for capsule 1 cancel: b = (2·4, 1·0) and (8, 0).
     votes = jnp.array([[[2.0], [1.0]], [[2.0], [-1.0]]])
@@ -81,6 +82,7 @@ def test_the_scale_is_that_of_the_code_or_of_the_paper():
         make_routing("self_attention", scale_by="middle")
 
 
+@pytest.mark.slow
 def test_the_bias_comes_after_the_softmax_and_weights_may_be_negative():
     votes = jnp.ones((2, 4, 1))
     plain = self_attention_routing(votes)
@@ -90,6 +92,7 @@ def test_the_bias_comes_after_the_softmax_and_weights_may_be_negative():
     np.testing.assert_allclose(biased.v, -(1 - math.exp(-0.5)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_control_holds_couplings_and_keeps_bias_and_squash():
     votes = jnp.asarray(normal(0, 2, 5, 3, 2), jnp.float32)
     bias = jnp.asarray(normal(1, 5, 3), jnp.float32)
@@ -99,6 +102,7 @@ def test_the_control_holds_couplings_and_keeps_bias_and_squash():
     np.testing.assert_allclose(held.v, exponential_squash(s), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_parents_that_are_masked_get_no_vote():
     votes = jnp.asarray(normal(0, 2, 5, 3, 2), jnp.float32)
     mask = jnp.array([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])

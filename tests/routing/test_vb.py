@@ -48,6 +48,7 @@ def a():
     return uniform(1, N, LOWER)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("covariance", FORMS)
 def test_against_slow_loops(covariance):
@@ -153,6 +154,7 @@ def test_a_convolution_against_slow_loops(covariance, stride):
         np.testing.assert_allclose(got.c, c, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covariance", FORMS)
 def test_one_round_by_hand(covariance):
     # One child votes 2 for the only parent: R = 1, κ = 2, m = 1, Ψ⁻¹ = 1 + 1 + 1 = 3, ν = 3.
@@ -166,6 +168,7 @@ def test_one_round_by_hand(covariance):
     np.testing.assert_allclose(routed.a, [1 / (1 + math.exp(entropy))], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covariance", FORMS)
 def test_without_activations_the_posterior_is_the_prior(votes, a, covariance):
     routed = route(votes, 0 * a, covariance=covariance, activation="logit", **PRIORS)
@@ -175,6 +178,7 @@ def test_without_activations_the_posterior_is_the_prior(votes, a, covariance):
     np.testing.assert_allclose(routed.a[0, 0], routed.a[1, 2], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_a_rotation_of_the_poses_rotates_the_means_of_a_full_covariance_alone():
     votes, a = normal(0, 1, 20, UPPER, D), uniform(1, 1, 20)
@@ -235,6 +239,7 @@ def test_full_gradient_is_the_numerical_one(covariance):
     chex.assert_numerical_grads(full, operands, order=1, atol=1e-6, rtol=1e-6, modes=["rev"])
 
 
+@pytest.mark.slow
 def test_stopped_gradient_is_that_of_frozen_couplings(votes, a):
     c = route(votes, a).c
 
@@ -252,6 +257,7 @@ def test_stopped_gradient_is_that_of_frozen_couplings(votes, a):
     chex.assert_trees_all_close(got, jax.grad(frozen, (0, 1))(votes, a), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covariance", FORMS)
 def test_every_setting_of_the_value_reaches_the_function(votes, a, covariance):
     settings = {"num_iterations": 2, "covariance": covariance, "activation": "logit", **PRIORS}

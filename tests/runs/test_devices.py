@@ -117,6 +117,7 @@ def test_evaluation_takes_every_example_once_on_any_number_of_devices(results, f
         np.testing.assert_allclose(several[name], one[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_on_one_device_the_program_is_the_one_without_a_mesh():
     config = tiny_config()
     training, _ = load_training(**config.data)

@@ -35,6 +35,7 @@ def network(tmp_path_factory):
     return predictor, workdir / "export"
 
 
+@pytest.mark.slow
 def test_it_predicts_what_the_run_does_up_to_rounding(network):
     predictor, folder = network
     loaded = load_exported(folder)

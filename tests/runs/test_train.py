@@ -44,6 +44,7 @@ def test_a_run_leaves_behind_all_that_repeats_it(finished):
     assert 0 < summary["compile_seconds"] < summary["seconds_to_first_step"]
 
 
+@pytest.mark.slow
 def test_a_run_compiles_its_training_once_and_its_evaluation_once_for_each_part(tmp_path, caplog):
     with jax.log_compiles():
         train.train_and_evaluate(tiny_config(), tmp_path / "run")
@@ -63,6 +64,7 @@ def test_metrics_have_every_part_of_the_loss(finished):
     assert all("images_per_second" in each for each in records if each["split"] == "train")
 
 
+@pytest.mark.slow
 def test_metrics_are_means_of_their_own_steps_at_their_own_rate(finished, tmp_path):
     config = tiny_config(log__every_steps=1)
     train.train_and_evaluate(config, tmp_path / "run")
@@ -81,6 +83,7 @@ def test_metrics_are_means_of_their_own_steps_at_their_own_rate(finished, tmp_pa
     assert each[3]["learning_rate"] == pytest.approx(expected, rel=1e-6), "two steps were taken"
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_kept_though_few_epochs_are(tmp_path, monkeypatch):
     monkeypatch.setattr(pace.SaveClock, "due", lambda *_: pace.Due.NO)
     config = tiny_config(

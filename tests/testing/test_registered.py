@@ -13,6 +13,7 @@ def normal(*shape):
     return np.random.default_rng(5).normal(size=shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ROUTING))
 def test_it_keeps_what_it_claims(name):
     report = check_routing(make_routing(name), name, raise_error=True)
@@ -46,6 +47,7 @@ def test_couplings_of_self_routing_that_differ():
     check_routing(make_routing("self"), "self", others=others, raise_error=True)
 
 
+@pytest.mark.slow
 def test_axes_of_learned_arrays_are_permuted_with_the_capsules():
     bias = ("j d", normal(UPPER, D))
     routing, claims = make_routing("dynamic", use_bias=True), Claims(length="below one")

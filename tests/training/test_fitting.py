@@ -117,6 +117,7 @@ def test_initial_lengths_do_not_grow_with_the_number_of_capsules():
     assert many > 5 * few
 
 
+@pytest.mark.slow
 def test_initial_lengths_at_the_papers_size_are_the_papers():
     ours, theirs = (initial_length(1152, init) for init in (VOTES, "truncated_normal(0.1)"))
     assert ours == pytest.approx(theirs, rel=0.15)

@@ -58,6 +58,7 @@ def test_a_weight_that_is_not_finite_is_named(capsnet, path, found, value):
     assert find(capsnet, with_weight(capsnet, path, value)) == found
 
 
+@pytest.mark.slow
 def test_of_two_layers_the_first_is_named(capsnet):
     params = with_weight(capsnet, "primary_layer/conv/kernel", np.nan)
     params = {**params, "class_layer": {"W": params["class_layer"]["W"] * np.nan}}
@@ -92,6 +93,7 @@ class Breaking(DynamicRouting):
         return routed._replace(v=routed.v * factor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_round_of_routing_is_named(capsnet, monkeypatch, number):
     monkeypatch.setitem(ROUTING, "breaking", Breaking)
@@ -105,6 +107,7 @@ def test_the_round_of_routing_is_named(capsnet, monkeypatch, number):
     assert found == f"round {number} of the routing of class_layer"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["held", "recomputed"])
 def test_the_round_is_named_in_both_forms_of_votes(form):
     setting = Setting(tiny_config(model__compute__votes=form))
@@ -113,6 +116,7 @@ def test_the_round_is_named_in_both_forms_of_votes(form):
     assert find(setting, params) == "round 1 of the routing of class_layer"
 
 
+@pytest.mark.slow
 def test_a_loss_is_named(capsnet, monkeypatch):
     monkeypatch.setitem(objective.LOSSES, "margin", lambda *_, **__: jnp.array(jnp.nan))
     assert find(capsnet, capsnet.start().params) == "the loss margin"
@@ -127,6 +131,7 @@ def test_a_gradient_is_named_by_the_last_layer_that_has_it(capsnet, monkeypatch)
     assert find(capsnet, capsnet.start().params) == "the gradient of class_layer"
 
 
+@pytest.mark.slow
 def test_a_step_that_is_finite_but_for_its_norm_is_told_apart(capsnet, monkeypatch):
     monkeypatch.setitem(objective.LOSSES, "margin", lambda output, *_, **__: output.scores.sum())
     found = find(capsnet, capsnet.start().params)

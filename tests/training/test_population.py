@@ -85,6 +85,7 @@ def together(configs, data, form):
     return states, evaluations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "gradient"),
     [
@@ -154,6 +155,7 @@ def test_no_steps_freeze_a_member_and_nan_stays_with_its_own(data):
         chex.assert_tree_all_finite(jax.tree.map(lambda x: x[0], after.params))
 
 
+@pytest.mark.slow
 def test_one_compilation_for_any_values(data):
     training, _, sizes = data
     configs = [tiny_config(seed=seed) for seed in range(2)]

@@ -61,6 +61,7 @@ class Spy(Objective):
         return {**parts, "margin": 0.0 * parts["margin"] + jnp.mean(2.0**labels)}
 
 
+@pytest.mark.slow
 def test_an_epoch_takes_every_example_once_in_a_new_order():
     setting = Setting(tiny_config(augment__max_shift=0, train__batch_size=4))
     built = setting.built._replace(objective=Spy(*setting.built.objective))
@@ -84,6 +85,7 @@ def test_memorises_one_batch():
     assert means_of(sums)["accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_stops_at_the_first_step_that_is_not_finite(setting):
     state, health = setting.steps(setting.start(), setting.images, setting.labels, np.int32(1))
     assert bool(health.finite)
@@ -122,6 +124,7 @@ def test_window_counts_examples_and_its_means_are_those_of_the_batches(setting):
     assert first["loss"] == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_without_a_decoder_there_is_no_reconstruction_loss():
     setting = Setting(tiny_config(model__use_decoder=False))
     state = setting.run(setting.start(), 1)
@@ -177,6 +180,7 @@ def test_evaluation_decodes_the_longest_capsule_whatever_the_label(setting):
     assert float(one) == float(other)
 
 
+@pytest.mark.slow
 def test_a_loss_summed_over_the_batch_is_reported_for_a_training_batch(setting):
     variables = setting.start().variables
     objective = setting.built.objective
