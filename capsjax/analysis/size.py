@@ -1,5 +1,6 @@
 """The size of a network: its layers, its parameters, and the cost of a training step."""
 
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -41,6 +42,36 @@ class StepSize(NamedTuple):
     working_bytes: int
 
 
+class CompiledStep(NamedTuple):
+    """A compiled training step.
+
+    Attributes:
+      program: takes the state, images, labels and a number of steps.
+      state, images, labels: shapes of what it takes.
+    """
+
+    program: jax.stages.Compiled
+    state: Any
+    images: jax.ShapeDtypeStruct
+    labels: jax.ShapeDtypeStruct
+
+
+class StepTime(NamedTuple):
+    """The time of a training step.
+
+    Attributes:
+      seconds: of a step, the best of `ROUNDS` measurements.
+      num_steps: number of steps in each measurement.
+    """
+
+    seconds: float
+    num_steps: int
+
+
+# Measurements of a step's time, about how long each is, and the most steps in one.
+ROUNDS, SECONDS, MOST_STEPS = 3, 2.0, 1000
+
+
 def layers_of(built: Built) -> list[Layer]:
     """List the layers of the network in the order of the forward pass; nothing is computed."""
     image = jnp.zeros((1, *built.model.image_shape))
@@ -65,27 +96,53 @@ def layers_of(built: Built) -> list[Layer]:
     ]
 
 
-def size_of_step(config: ConfigDict, built: Built, num_examples: int) -> StepSize:
-    """Return the cost of a training step on the default device, from its compiled program.
+def compile_step(config: ConfigDict, built: Built, num_examples: int) -> CompiledStep:
+    """Compile a config's training step for the default device.
 
     Args:
       config: see `capsjax.config`.
       built: what the config describes.
       num_examples: number of training examples, which are on the device.
     """
-    state = jax.eval_shape(lambda: built.init_state(config.seed))
-    images = jax.ShapeDtypeStruct((num_examples, *built.model.image_shape), np.uint8)
-    label = built.objective.task.shape_of_labels(built.model.image_shape, built.model.num_classes)
-    labels = jax.ShapeDtypeStruct((num_examples, *label), np.int32)
+    model, task = built.model, built.objective.task
+    label = task.shape_of_labels(model.image_shape, model.num_classes)
+    inputs = (
+        jax.eval_shape(lambda: built.init_state(config.seed)),
+        jax.ShapeDtypeStruct((num_examples, *model.image_shape), np.uint8),
+        jax.ShapeDtypeStruct((num_examples, *label), np.int32),
+    )
     steps = jax.jit(build_train_steps(config, built), donate_argnums=0)
-    compiled = steps.lower(state, images, labels, np.int32(1)).compile()
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    return CompiledStep(steps.lower(*inputs, np.int32(1)).compile(), *inputs)
+
+
+def size_of_step(step: CompiledStep) -> StepSize:
+    """Return what a training step needs, from its compiled program."""
+    memory, cost = step.program.memory_analysis(), step.program.cost_analysis()
     return StepSize(
         operations=float((cost or {}).get("flops", 0.0)),
-        state_bytes=_bytes_of(state),
-        data_bytes=_bytes_of((images, labels)),
+        state_bytes=_bytes_of(step.state),
+        data_bytes=_bytes_of((step.images, step.labels)),
         working_bytes=0 if memory is None else memory.temp_size_in_bytes,
     )
+
+
+def time_step(step: CompiledStep, config: ConfigDict, built: Built) -> StepTime:
+    """Measure a training step, with random images, after one that does not count."""
+    rng = np.random.default_rng(0)
+    images = jax.device_put(rng.integers(0, 256, step.images.shape, np.uint8))
+    # In every task a label of 0 or 1 is one.
+    labels = jax.device_put(rng.integers(0, 2, step.labels.shape, np.int32))
+    state = jax.block_until_ready(jax.jit(built.init_state)(config.seed))
+
+    def seconds_of(num_steps: int) -> float:
+        nonlocal state
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(step.program(state, images, labels, np.int32(num_steps)))
+        return time.perf_counter() - start
+
+    seconds_of(1)
+    num_steps = max(1, min(MOST_STEPS, int(SECONDS / seconds_of(1))))
+    return StepTime(min(seconds_of(num_steps) for _ in range(ROUNDS)) / num_steps, num_steps)
 
 
 def _bytes_of(tree: Any) -> int:

@@ -2,11 +2,13 @@
 
     capsjax summary --config=digits
     capsjax summary --config=configs/mnist.py:paper,small --config.train.batch_size=512
+    capsjax summary --config=em_capsules:small --timed
     capsjax summary --config=digits --config.augment.rotation=15 --augmented=augmented.png
 
---augmented=FILE writes a picture of training images, each beside what augmentation makes of it.
-Nothing is trained, and the common sets of TFDS need not be there. The memory is that of the
-compiled training step on this machine's device, known before one runs out of it.
+--timed measures a training step with random images. --augmented=FILE writes a picture of training
+images, each beside what augmentation makes of it. No run is begun, and the common sets of TFDS need
+not be there. The memory is that of the compiled training step on this machine's device, known
+before one runs out of it.
 """
 
 from typing import Any
@@ -17,14 +19,24 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from capsjax.analysis.size import layers_of, size_of_step
+from capsjax.analysis.size import (
+    ROUNDS,
+    CompiledStep,
+    compile_step,
+    layers_of,
+    size_of_step,
+    time_step,
+)
 from capsjax.commands import command_line
 from capsjax.config.limits import check_limits
 from capsjax.data import load_training, training_sizes
 from capsjax.data.augment import Augmentation
+from capsjax.reports.wording import plural
 from capsjax.runs.compilation import keep_compiled_programs
+from capsjax.runs.progress import format_seconds
 from capsjax.runs.workdir import flatten
-from capsjax.training.build import build
+from capsjax.training import steps_per_epoch
+from capsjax.training.build import Built, build
 from capsjax.training.fitting import choose_batch_size, describe_misfits
 
 FLAGS = flags.FLAGS
@@ -37,20 +49,21 @@ SHOWN = 64
 
 def define_flags() -> None:
     command_line.define_config_flag("configs/mnist.py:authors, digits")
+    flags.DEFINE_bool("timed", False, "Measure the time of a training step.")
     flags.DEFINE_string("augmented", "", "Picture of augmented training images to write, a .png.")
 
 
 def main() -> None:
     config = command_line.config_of_flags("configs/digits.py")
     keep_compiled_programs()
-    print(describe(config))
+    print(describe(config, timed=FLAGS.timed))
     if FLAGS.augmented:
         draw_augmented(config).save(FLAGS.augmented)
         print(f"wrote {FLAGS.augmented}")
 
 
-def describe(config: ConfigDict) -> str:
-    """Describe layers, parameters, operations and memory of a config as text."""
+def describe(config: ConfigDict, *, timed: bool = False) -> str:
+    """Describe layers, parameters, operations and memory of a config as text, and its time."""
     check_limits(flatten(config.to_dict()))
     sizes = training_sizes(**config.data)
     config = _without_choices(config, sizes.num_examples)
@@ -62,7 +75,8 @@ def describe(config: ConfigDict) -> str:
         lines.append(f"{row.name:<20} {output:<44} {row.num_parameters:>12,}")
     lines.append(f"{'all':<20} {'':<44} {sum(row.num_parameters for row in rows):>12,}")
     batch_size = config.train.batch_size
-    size = size_of_step(config, built, sizes.num_examples)
+    step = compile_step(config, built, sizes.num_examples)
+    size = size_of_step(step)
     forms = built.model.chosen_forms(batch_size)
     return "\n".join(
         [
@@ -74,7 +88,18 @@ def describe(config: ConfigDict) -> str:
             f"optimizer {size.state_bytes / 1e6:.1f} MB, data {size.data_bytes / 1e6:.1f} MB, "
             f"working memory {size.working_bytes / 1e6:.1f} MB",
             "computed as: " + ", ".join(f"{name} {form}" for name, form in forms.items()),
+            *([_describe_time(step, config, built)] if timed else []),
         ]
+    )
+
+
+def _describe_time(step: CompiledStep, config: ConfigDict, built: Built) -> str:
+    seconds, num_steps = time_step(step, config, built)
+    an_epoch = steps_per_epoch(step.images.shape[0], config.train.batch_size)
+    return (
+        f"time of a step: {1000 * seconds:.4g} ms, the best of {ROUNDS} measurements of "
+        f"{plural(num_steps, 'step')}; an epoch has {plural(an_epoch, 'step')}, together "
+        f"{format_seconds(an_epoch * seconds)}"
     )
 
 

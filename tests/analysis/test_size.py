@@ -1,6 +1,8 @@
 """The size of a network and of its training step."""
 
-from capsjax.analysis.size import layers_of, size_of_step
+import pytest
+
+from capsjax.analysis.size import compile_step, layers_of, size_of_step, time_step
 from capsjax.training.build import build
 from tests.tiny import tiny_config
 
@@ -9,7 +11,7 @@ def test_a_step_holds_parameters_moments_and_data():
     config = tiny_config()
     built = build(config, (8, 8, 1), 10, 128)
     parameters = sum(layer.num_parameters for layer in layers_of(built))
-    size = size_of_step(config, built, 128)
+    size = size_of_step(compile_step(config, built, 128))
     # Parameters and Adam's two moments in float32; counters and sums besides.
     assert 0 < size.state_bytes - 3 * 4 * parameters < 100
     assert size.data_bytes == 128 * (8 * 8 + 4)
@@ -21,4 +23,27 @@ def test_labels_of_several_classes_are_counted_too():
     config = tiny_config(task__name="multilabel")
     built = build(config, (8, 8, 1), 10, 128)
     assert len(layers_of(built)) == 5
-    assert size_of_step(config, built, 128).data_bytes == 128 * (8 * 8 + 4 * 10)
+    assert size_of_step(compile_step(config, built, 128)).data_bytes == 128 * (8 * 8 + 4 * 10)
+
+
+def test_the_time_of_a_step_is_that_of_its_program(monkeypatch):
+    config = tiny_config()
+    built = build(config, (8, 8, 1), 10, 128)
+    step = compile_step(config, built, 128)
+    asked = []
+
+    def program(state, images, labels, num_steps):
+        asked.append(int(num_steps))
+        seconds[0] += 0.25 * asked[-1] + (10 if len(asked) < 3 else 0.5 / len(asked))
+        assert images.shape == (128, 8, 8, 1)
+        assert set(labels.tolist()) == {0, 1}
+        return step.program(state, images, labels, num_steps)
+
+    seconds = [0.0]
+    monkeypatch.setattr("capsjax.analysis.size.time.perf_counter", lambda: seconds[0])
+    monkeypatch.setattr("capsjax.analysis.size.SECONDS", 41.0)
+    time = time_step(step._replace(program=program), config, built)
+    # 41 s are four steps of 10.25 s, as the second call takes; compilation may be in the first.
+    assert asked == [1, 1, 4, 4, 4]
+    assert time.num_steps == 4
+    assert time.seconds == pytest.approx(0.25 + 0.5 / 5 / 4)

@@ -136,14 +136,17 @@ def test_list_names_configs_and_routings(capsys):
 
 
 def test_summary_counts_the_parameters_of_each_layer():
-    lines = summary.describe(tiny_config(model__conv__features=16)).splitlines()
+    lines = summary.describe(tiny_config(model__conv__features=16), timed=True).splitlines()
     rows = {line.split()[0]: line.split()[-1] for line in lines if line}
     # 3 x 3 x 1 x 16 weights and 16 biases.
     assert rows["conv_layer"] == "160"
     assert rows["class_layer"] == "10,240"  # 32 x 10 matrices of 4 x 8
     layers = ["conv_layer", "primary_layer", "class_layer", "readout_layer", "decoder_layer"]
     assert list(rows)[1:6] == layers
-    assert "a training step of 32 images" in lines[-2]
+    assert "a training step of 32 images" in lines[-3]
+    milliseconds = re.match(r"time of a step: ([\d.]+) ms, the best of 3 measurements", lines[-1])
+    assert 0 < float(milliseconds[1]) < 10_000
+    assert "an epoch has 4 steps, together 0:0" in lines[-1]
 
 
 def test_summary_draws_what_augmentation_makes_of_training_images():
