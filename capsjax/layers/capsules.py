@@ -1,5 +1,6 @@
 """Capsule layers: Flax Linen modules that hold the parameters of `ops` and `routing`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -10,9 +11,10 @@ from capsjax.initializers import make_initializer
 from capsjax.kernels.compute import Compute
 from capsjax.layers.conv import Conv
 from capsjax.layers.coordinates import Coordinates
+from capsjax.layers.groups import hides_votes, route_groups
 from capsjax.layers.norms import NORMS
 from capsjax.layers.votes import FullVotes, Votes
-from capsjax.notation import Capsules
+from capsjax.notation import Capsules, Routed
 from capsjax.ops import EpsPlacement, safe_norm, squash
 from capsjax.registry import look_up
 from capsjax.routing import Routing, call_routing
@@ -165,17 +167,19 @@ class DenseCaps(nn.Module):
             W = jnp.tile(W, (i // types, *[1] * (W.ndim - 1)))
         learned = declare_learned(self, (i, self.num_capsules, p, self.pose_size))
         dtype = self.compute.operands
-        votes = self.votes(u, W, dtype)
-        if self.coordinates is not None:
-            table = self.coordinates.table(tuple(grid), types, self.pose_size)
-            votes = votes + jnp.asarray(table, votes.dtype)[None, :, None]
         plain = memory is None and self.votes == FullVotes() and self.coordinates is None
-        if plain and self.compute.recomputes_votes(self.routing):
-            routed = self.routing.route_poses(u, W, learned, dtype)
-        else:
-            routed = call_routing(self.routing, votes, a, learned, u=u, memory=memory)
-        sow_values(self, votes=votes, couplings=routed.c, logits=routed.logits)
-        return Capsules(routed.v, routed.a), routed.memory
+        from_poses = plain and self.compute.recomputes_votes(self.routing)
+
+        def route(u: Array, a: Array) -> tuple[Array, Routed]:
+            votes = self.votes(u, W, dtype)
+            if self.coordinates is not None:
+                table = self.coordinates.table(tuple(grid), types, self.pose_size)
+                votes = votes + jnp.asarray(table, votes.dtype)[None, :, None]
+            if from_poses:
+                return votes, self.routing.route_poses(u, W, learned, dtype)
+            return votes, call_routing(self.routing, votes, a, learned, u=u, memory=memory)
+
+        return _route(self, route, u, a, memory, i * self.num_capsules * self.pose_size)
 
 
 class ConvCaps(nn.Module):
@@ -248,24 +252,42 @@ class ConvCaps(nn.Module):
         o, places = competition.children.shape
         shape = self.votes.shape_of_matrices(places, self.types, self.pose_size, p)
         W = self.param("W", make_initializer(self.kernel_init), shape)
-        votes = self.votes(u, W, self.compute.operands)
         a = competition.gather(activations.reshape(n, -1, 1))[..., 0]
-        if self.windows == "summed":
-            j, d = votes.shape[-2:]
-            votes = jnp.sum(votes.reshape(n, o, -1, types, j, d), axis=2)
+        summed = self.windows == "summed"
+        if summed:
             a = jnp.max(a.reshape(n, o, -1, types), axis=2)
-            u = None
             competition = competition_of_types(o, types, over=self.over, start=self.start)
-        learned = declare_learned(self, (votes.shape[-3], self.types, p, self.pose_size))
-        routed = call_routing(
-            self.routing, votes, a, learned, u=u, competition=competition, memory=memory
-        )
-        sow_values(self, votes=votes, couplings=routed.c, logits=routed.logits)
+        learned = declare_learned(self, (a.shape[-1], self.types, p, self.pose_size))
+
+        def route(u: Array, a: Array) -> tuple[Array, Routed]:
+            votes = self.votes(u, W, self.compute.operands)
+            if summed:
+                votes = jnp.sum(votes.reshape(len(u), o, -1, types, *votes.shape[-2:]), axis=2)
+            context = {"u": None if summed else u, "competition": competition, "memory": memory}
+            return votes, call_routing(self.routing, votes, a, learned, **context)
+
         kernel, stride = (self.kernel_size,) * 2, (self.stride,) * 2
         windows = make_grid(tuple(grid), kernel, stride, self.padding)
         above = (n, windows.rows.count, windows.columns.count)
-        v, lengths = (x.reshape(*above, *x.shape[2:]) for x in (routed.v, routed.a))
-        return Capsules(v, lengths), routed.memory
+        votes_per_image = o * places * self.types * self.pose_size
+        capsules, memory = _route(self, route, u, a, memory, votes_per_image)
+        return Capsules(*(x.reshape(*above, *x.shape[2:]) for x in capsules)), memory
+
+
+def _route(
+    layer: DenseCaps | ConvCaps,
+    route: Callable[[Array, Array], tuple[Array, Routed]],
+    u: Array,
+    a: Array,
+    memory: Any,
+    votes_per_image: int,
+) -> tuple[Capsules, Any]:
+    """Route in groups of images, or all at once if something inside is to be returned or shown."""
+    if memory is None and hides_votes(layer, u) and layer.compute.routes_in_groups(layer.routing):
+        return route_groups(route, u, a, votes_per_image), None
+    votes, routed = route(u, a)
+    sow_values(layer, votes=votes, couplings=routed.c, logits=routed.logits)
+    return Capsules(routed.v, routed.a), routed.memory
 
 
 def _scramble(u: Float[Array, "n o i p"]) -> Float[Array, "n o i p"]:

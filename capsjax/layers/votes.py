@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -60,10 +61,26 @@ class MatrixVotes:
         self, u: Float[Array, "*batch i p"], W: Float[Array, "i j r q"], dtype: OperandType
     ) -> Float[Array, "*batch i j d"]:
         del dtype  # 4 x 4 products are too small for an accelerator's units
-        r = W.shape[-1]
-        poses = u.reshape(*u.shape[:-1], r, r)
-        votes = jnp.einsum("...iab,ijbc->...ijac", poses, W)
-        return votes.reshape(*votes.shape[:-2], r * r)
+        *batch, i, _ = u.shape
+        j, r = W.shape[1:3]
+        # One product for each child, whose gradients need its votes in the same order.
+        rows = jnp.moveaxis(u.reshape(-1, i, r, r), 1, 0).reshape(i, -1, r)
+        columns = W.transpose(0, 2, 1, 3).reshape(i, r, j * r)
+        votes = _products(rows, columns).reshape(i, *batch, r, j, r)
+        return jnp.moveaxis(votes, (0, -2), (-4, -3)).reshape(*batch, i, j, r * r)
+
+
+@jax.custom_vjp
+def _products(rows: Float[Array, "i m r"], columns: Float[Array, "i r k"]) -> Float[Array, "i m k"]:
+    return jnp.einsum("imr,irk->imk", rows, columns)
+
+
+def _gradients_of_products(operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    rows, columns = operands
+    return jnp.einsum("imk,irk->imr", g, columns), jnp.einsum("imr,imk->irk", rows, g)
+
+
+_products.defvjp(lambda *operands: (_products(*operands), operands), _gradients_of_products)
 
 
 VOTES = {"full": FullVotes, "matrix": MatrixVotes}

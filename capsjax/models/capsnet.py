@@ -116,8 +116,7 @@ class CapsNet(nn.Module):
             for name, settings, image, kernel in self._convolutions()
         }
         compute = self.class_caps.get("compute", Compute())
-        recomputed = compute.recomputes_votes(self.routing)
-        votes = "recomputed" if recomputed else "held"
+        votes = compute.form_of_votes(self.routing)
         return {**forms, "votes": votes, "dtype": compute.chosen_dtype}
 
     def num_primary_caps(self) -> int:

@@ -141,7 +141,7 @@ class DeepCaps(nn.Module):
             name: self.compute.of_layer(name).form_of((batch_size * maps, *image), kernel, stride)
             for name, maps, image, kernel, stride in self._convolutions()
         }
-        votes = "recomputed" if self.compute.recomputes_votes(self.class_routing) else "held"
+        votes = self.compute.form_of_votes(self.class_routing)
         return {**forms, "votes": votes, "dtype": self.compute.chosen_dtype}
 
     def _make_decoder(self, **settings: Any) -> PoseDecoder:

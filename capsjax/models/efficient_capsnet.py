@@ -129,7 +129,7 @@ class EfficientCapsNet(nn.Module):
             if name != "primary_layer"  # which has one form
         }
         compute = self.class_caps.get("compute", Compute())
-        votes = "recomputed" if compute.recomputes_votes(self.routing) else "held"
+        votes = compute.form_of_votes(self.routing)
         return {**forms, "votes": votes, "dtype": compute.chosen_dtype}
 
     def _convolutions(self) -> Iterator[tuple[str, Mapping[str, Any], tuple, tuple]]:

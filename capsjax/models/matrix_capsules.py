@@ -122,7 +122,7 @@ class MatrixCapsules(nn.Module):
         raise ValueError("networks of matrix capsules have no decoder")
 
     def chosen_forms(self, batch_size: int) -> dict[str, str]:
-        """Return what "auto" means on this machine: form of each convolution, and dtype."""
+        """Return what "auto" means on this machine: forms of convolutions and votes, and dtype."""
         forms, image = {}, self.image_shape
         primary = self.primary_caps["types"] * (self.primary_caps["pose_size"] + 1)
         for name, settings, features in (
@@ -134,7 +134,8 @@ class MatrixCapsules(nn.Module):
                 (batch_size, *image), (kernel, kernel, image[-1], features), stride
             )
             image = (*(output_size(size, kernel, stride) for size in image[:2]), features)
-        return {**forms, "dtype": self.conv["compute"].chosen_dtype}
+        compute = self.class_caps["compute"]
+        return {**forms, "votes": compute.votes, "dtype": compute.chosen_dtype}
 
 
 def make_matrix_capsules(
@@ -159,11 +160,12 @@ def make_matrix_capsules(
     `make_coordinates`, and `entries`.
     """
     how = Compute(**compute)
-    # Votes are held by all forms of this network, so that a run resumes in the same one.
+    # Votes are held, or those of groups of images: one form of all layers is what a run resumes in.
+    votes = "recomputed" if how.routes_in_groups(routing) else "held"
     shared = {
         **capsules,
         "votes": look_up(VOTES, capsules["votes"], "kind of votes")(),
-        "compute": dataclasses.replace(how, votes="held"),
+        "compute": dataclasses.replace(how, votes=votes),
     }
     conv = {**conv, "compute": how.of_layer("conv")}
     primary_caps = {

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from capsjax.kernels.moments import squared_distances, weighted_squares, weighted_sum
 from capsjax.notation import LearnedArray, Routed
 from capsjax.rounds import settle_rounds
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import Gradient
-from capsjax.routing.mixture import fit_mixture, in_single_precision, sum_over_children
+from capsjax.routing.mixture import fit_mixture, in_single_precision
 
 Number = float | Float[Array, ""]
 
@@ -105,12 +106,11 @@ def em_routing(
 
     def fit(t: Array, c: Array, previous: Array, votes: Array, *others: Array) -> Gaussians:
         a, beta_u, beta_a = others
-        w = c * a[..., None]
-        mass = jnp.sum(w, axis=-2) + min_mass
-        share = w / mass[..., None, :]
-        mean = (1 - damping) * sum_over_children(share, votes) + damping * previous
-        deviations = votes - mean[..., None, :, :]
-        variance = sum_over_children(share, jnp.square(deviations)) + min_var
+        w = c * a[..., None, :]
+        mass = jnp.sum(w, axis=-1) + min_mass
+        share = w / mass[..., None]
+        mean = (1 - damping) * weighted_sum(share, votes) + damping * previous
+        variance = weighted_squares(share, votes, mean) + min_var
         upper = range(mass.ndim - 1)
         beta_u, beta_a = (jnp.expand_dims(beta, upper) for beta in (beta_u, beta_a))
         cost = (votes.shape[-1] * beta_u + 0.5 * jnp.sum(jnp.log(variance), axis=-1)) * mass
@@ -134,11 +134,10 @@ def em_routing(
 
 
 def _log_joint(parents: Gaussians, votes: Array) -> Array:
-    """Compute ln a_j + ln N(û_ij; μ_j, σ²_j), (..., i, j)."""
+    """Compute ln a_j + ln N(û_ij; μ_j, σ²_j), (..., j, i)."""
     mean, variance, logit = parents
     per_parent = jax.nn.log_sigmoid(logit) - 0.5 * jnp.sum(jnp.log(2 * jnp.pi * variance), axis=-1)
-    distances = jnp.square(votes - mean[..., None, :, :]) / variance[..., None, :, :]
-    return per_parent[..., None, :] - 0.5 * jnp.sum(distances, axis=-1)
+    return per_parent[..., None] - 0.5 * squared_distances(votes, mean, 1 / variance)
 
 
 def em_paper_units(
@@ -192,6 +191,8 @@ class EMRouting:
     beta_u_scale: float = 1.419
     beta_a_scale: float = 2500.0
 
+    # Layers route groups of images where that is faster, see `capsjax.kernels.compute`.
+    IN_GROUPS = True
     # Settings that may be data of a compiled program, and so differ within a population.
     TRACED = ("num_iterations", "final_lambda", "min_var", "min_mass", "damping")
 

@@ -48,8 +48,9 @@ def fit_mixture(
 
     Args:
       fit: (round, c, means, votes, *others) -> parents, a tuple with a field `mean` (..., j, d);
-        rounds count from 1, and `means` are those of the round before, at first 0.
-      explain: (parents, votes) -> log densities of the votes, (..., i, j).
+        c is (..., j, i) and votes are (..., j, i, d), see `capsjax.kernels.moments`; rounds count
+        from 1, and `means` are those of the round before, at first 0.
+      explain: (parents, votes) -> log densities of the votes, (..., j, i).
       votes: (..., i, j, d).
       others: what `fit` reads besides.
       num_iterations, gradient, max_iterations, competition, mask, parent_mask: as in
@@ -60,14 +61,15 @@ def fit_mixture(
     """
     num_iterations = check_rounds(num_iterations, gradient, max_iterations)
     who = {"mask": mask, "parent_mask": parent_mask}
-    inputs = (votes, *others)
+    # Behind a barrier, because XLA would transpose the votes anew for each of their readers.
+    inputs = (lax.optimization_barrier(jnp.swapaxes(votes, -3, -2)), *others)
     # What the couplings are computed from: under "stop" the gradient ends here.
     constants = inputs if gradient == "full" else lax.stop_gradient(inputs)
 
     def next_round(state: tuple[Array, ...]) -> tuple[Array, ...]:
         number, c, means, _ = state
-        parents = fit(number, c, means, *constants)
-        logits = explain(parents, constants[0])
+        parents = fit(number, jnp.swapaxes(c, -2, -1), means, *constants)
+        logits = jnp.swapaxes(explain(parents, constants[0]), -2, -1)
         return number + 1, competition.couplings(logits, **who), parents.mean, logits
 
     zeros = jnp.zeros_like(votes[..., 0])
@@ -80,7 +82,8 @@ def fit_mixture(
     most = None if max_iterations is None else max_iterations - 1
     state = repeat_rounds(jax.checkpoint(next_round), first, num_iterations - 1, most)
     number, c, means, logits = state
-    return Mixture(jax.checkpoint(fit)(number, c, means, *inputs), c, logits)
+    parents = jax.checkpoint(fit)(number, jnp.swapaxes(c, -2, -1), means, *inputs)
+    return Mixture(parents, c, logits)
 
 
 def _first_couplings(competition: Competition, zeros: Array, **who: Array | None) -> Array:
@@ -100,13 +103,3 @@ def in_single_precision(x: Float[Array, "..."]) -> Float[Array, "..."]:
     dtype('float32')
     """
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def sum_over_children(
-    weights: Float[Array, "*batch i j"], x: Float[Array, "*batch i j d"]
-) -> Float[Array, "*batch j d"]:
-    """Sum over the lower capsules, with a weight for each pair.
-
-    No matrix product: an accelerator would round its operands, and hold them.
-    """
-    return jnp.sum(weights[..., None] * x, axis=-3)

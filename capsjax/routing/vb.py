@@ -11,12 +11,13 @@ from jax import lax
 from jax.scipy.special import digamma
 from jaxtyping import Array, Float, Int
 
+from capsjax.kernels.moments import squared_distances, weighted_squares, weighted_sum
 from capsjax.notation import LearnedArray, Routed
 from capsjax.registry import look_up
 from capsjax.rounds import settle_rounds
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import Gradient
-from capsjax.routing.mixture import fit_mixture, in_single_precision, sum_over_children
+from capsjax.routing.mixture import fit_mixture, in_single_precision
 
 Number = float | Float[Array, ""]
 Activation = Literal["sigmoid", "logit"]
@@ -125,13 +126,12 @@ def vb_routing(
 
     def fit(_: Array, c: Array, previous: Array, votes: Array, a: Array) -> Posterior:
         del previous  # a posterior does not depend on the one before
-        w = c * a[..., None]
-        mass = jnp.sum(w, axis=-2)
+        w = c * a[..., None, :]
+        mass = jnp.sum(w, axis=-1)
         alpha, kappa, nu = alpha_0 + mass, kappa_0 + mass, d + nu_above_d + mass
-        mean = (kappa_0 * m_0 + sum_over_children(w, votes)) / kappa[..., None]
+        mean = (kappa_0 * m_0 + weighted_sum(w, votes)) / kappa[..., None]
         # The prior is one more child, which votes for its mean.
-        deviations = votes - mean[..., None, :, :]
-        log_det, whitening = form.invert(w, deviations, kappa_0, mean - m_0, 1 / psi_0)
+        log_det, whitening = form.invert(w, votes, mean, kappa_0, mean - m_0, 1 / psi_0)
         degrees = 0.5 * (nu[..., None] - jnp.expand_dims(jnp.arange(d), range(nu.ndim)))
         return Posterior(
             mean,
@@ -145,8 +145,8 @@ def vb_routing(
     def explain(parents: Posterior, votes: Array) -> Array:
         mean, kappa, nu, log_weight, log_precision, whitening = parents
         per_parent = log_weight + 0.5 * (log_precision - d * math.log(2 * math.pi) - d / kappa)
-        distances = form.distances(whitening, votes - mean[..., None, :, :])
-        return per_parent[..., None, :] - 0.5 * nu[..., None, :] * distances
+        distances = form.distances(whitening, votes, mean)
+        return per_parent[..., None] - 0.5 * nu[..., None] * distances
 
     parents, c, logits = fit_mixture(
         fit,
@@ -170,32 +170,31 @@ class Covariance(NamedTuple):
     """How the covariance of an upper capsule is represented.
 
     Attributes:
-      invert: (w, deviations, kappa_0, deviation of the prior mean, entries of Ψ_0⁻¹) ->
+      invert: (w, votes, m, kappa_0, deviation of the prior mean, entries of Ψ_0⁻¹) ->
         ln|Ψ| (..., j) and the root of Ψ.
-      distances: (root of Ψ, deviations) -> squared distances of the votes, (..., i, j).
+      distances: (root of Ψ, votes, m) -> squared distances of the votes, (..., j, i).
     """
 
     invert: Callable[..., tuple[Array, Array]]
-    distances: Callable[[Array, Array], Array]
+    distances: Callable[[Array, Array, Array], Array]
 
 
 def _invert_diagonal(
-    w: Array, deviations: Array, kappa_0: Number, of_prior: Array, floor: Number
+    w: Array, votes: Array, mean: Array, kappa_0: Number, of_prior: Array, floor: Number
 ) -> tuple[Array, Array]:
-    scatter = sum_over_children(w, jnp.square(deviations)) + kappa_0 * jnp.square(of_prior) + floor
+    scatter = weighted_squares(w, votes, mean) + kappa_0 * jnp.square(of_prior) + floor
     return -jnp.sum(jnp.log(scatter), axis=-1), lax.rsqrt(scatter)
 
 
-def _diagonal_distances(root: Array, deviations: Array) -> Array:
-    return jnp.sum(jnp.square(root[..., None, :, :] * deviations), axis=-1)
+def _diagonal_distances(root: Array, votes: Array, mean: Array) -> Array:
+    return squared_distances(votes, mean, jnp.square(root))
 
 
 def _invert_full(
-    w: Array, deviations: Array, kappa_0: Number, of_prior: Array, floor: Number
+    w: Array, votes: Array, mean: Array, kappa_0: Number, of_prior: Array, floor: Number
 ) -> tuple[Array, Array]:
-    scatter = (
-        _sum_of_squares(w, deviations) + kappa_0 * of_prior[..., None] * of_prior[..., None, :]
-    )
+    scatter = _sum_of_squares(w, votes - mean[..., None, :])
+    scatter += kappa_0 * of_prior[..., None] * of_prior[..., None, :]
     # Rounding must not make the smallest eigenvalue negative.
     rounding = 16 * jnp.finfo(scatter.dtype).eps
     floor = floor + rounding * jnp.trace(scatter, axis1=-2, axis2=-1)
@@ -212,28 +211,28 @@ def _sum_of_squares(w: Array, deviations: Array) -> Array:
 
     In groups: one sum of thousands of similar terms would round each of them in the same direction.
     """
-    i = w.shape[-2]
+    i = w.shape[-1]
     size = math.isqrt(i)
     fill = -i % size
 
     def group(x: Array) -> Array:
-        x = jnp.concatenate([x, jnp.zeros_like(x[..., :fill, :, :])], axis=-3)
-        return x.reshape(*x.shape[:-3], -1, size, *x.shape[-2:])
+        x = jnp.concatenate([x, jnp.zeros_like(x[..., :fill, :])], axis=-2)
+        return x.reshape(*x.shape[:-2], -1, size, x.shape[-1])
 
     products = jnp.einsum(
-        "...ijd,...ije->...jde",
+        "...id,...ie->...de",
         group(w[..., None] * deviations),
         group(deviations),
         precision=lax.Precision.HIGHEST,
     )
-    return jnp.sum(products, axis=-4)
+    return jnp.sum(products, axis=-3)
 
 
-def _full_distances(root: Array, deviations: Array) -> Array:
+def _full_distances(root: Array, votes: Array, mean: Array) -> Array:
     exact = {"precision": lax.Precision.HIGHEST}
-    return jnp.sum(
-        jnp.square(jnp.einsum("...jed,...ijd->...ije", root, deviations, **exact)), axis=-1
-    )
+    deviations = votes - mean[..., None, :]
+    whitened = jnp.einsum("...ed,...id->...ie", root, deviations, **exact)
+    return jnp.sum(jnp.square(whitened), axis=-1)
 
 
 COVARIANCES = {
@@ -265,6 +264,8 @@ class VBRouting:
     beta_u_init: float = 0.0
     beta_a_init: float = 0.0
 
+    # Layers route groups of images where that is faster, see `capsjax.kernels.compute`.
+    IN_GROUPS = True
     # Settings that may be data of a compiled program, and so differ within a population.
     TRACED = ("num_iterations", "alpha_0", "kappa_0", "m_0", "psi_0", "nu_above_d")
 

@@ -178,7 +178,10 @@ def forms_at_start(restored: Restored | None, chosen: dict[str, str]) -> dict[st
     """Return the forms used since the run's first start; a new run takes the chosen ones."""
     if restored is None or "forms" not in restored.notes:
         return chosen
-    forms, backend = restored.notes["forms"], restored.notes["backend"]
+    forms, backend = dict(restored.notes["forms"]), restored.notes["backend"]
+    if "votes" in chosen:
+        # Networks that had one form of votes when the run began held them.
+        forms.setdefault("votes", "held")
     if forms != chosen:
         listed = ", ".join(f"{name} {form}" for name, form in forms.items())
         print(

@@ -86,6 +86,17 @@ def test_auto_recomputes_votes_wherever_the_routing_can(monkeypatch):
             assert not Compute(votes="held").recomputes_votes(routing)
 
 
+def test_images_are_routed_in_groups_on_a_cpu_or_if_asked(monkeypatch):
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        for routing in (make_routing("em"), make_routing("vb")):
+            assert Compute().routes_in_groups(routing) == (backend == "cpu")
+            assert Compute(votes="recomputed").routes_in_groups(routing)
+            assert Compute(votes="recomputed").form_of_votes(routing) == "recomputed"
+            assert not Compute(votes="held").routes_in_groups(routing)
+        assert not Compute(votes="recomputed").routes_in_groups(make_routing("dynamic"))
+
+
 def test_routing_that_needs_votes_gets_them_or_is_refused():
     for votes in ("auto", "held"):
         assert not Compute(votes=votes).recomputes_votes(FirstVote())
@@ -156,6 +167,7 @@ def test_recomputed_votes_exist_for_those_who_look_alone(votes):
     assert has_votes(layer.apply) == (votes == "held")
 
 
+@pytest.mark.slow
 def test_conv_takes_its_form_and_its_type():
     x, kernel = normal(0, 2, 9, 8, 3), normal(1, 3, 3, 3, 4)
     params = {"params": {"kernel": kernel, "bias": jnp.zeros(4)}}

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from capsjax.config import load_config, make_config
 from capsjax.layers import DenseCaps
@@ -18,8 +17,9 @@ from capsjax.layers.votes import MatrixVotes
 from capsjax.models import Output, look_inside
 from capsjax.notation import Capsules
 from capsjax.routing import make_routing
-from capsjax.training.build import build, build_evaluate, build_train_steps
+from capsjax.training.build import build, build_train_steps
 from tests import numpy_matrix_capsules
+from tests.twenty_digits import fit_twenty_digits
 
 NORB, MNIST = ((32, 32, 2), 5), ((28, 28, 1), 10)
 # By preset and data: parameters of convolution, its norm, primary capsules, each layer of capsules.
@@ -130,7 +130,39 @@ def test_number_of_parameters(preset, data):
     assert count(params) == total
     chex.assert_shape(output.scores, (2, num_classes))
     chex.assert_shape(output.poses, (2, num_classes, 16))
-    assert set(model.chosen_forms(8)) == {"conv", "primary_caps", "dtype"}
+    assert set(model.chosen_forms(8)) == {"conv", "primary_caps", "votes", "dtype"}
+
+
+@pytest.mark.parametrize(
+    ("routing", "backend", "votes"),
+    [("em", "cpu", "recomputed"), ("em", "gpu", "held"), ("dynamic", "cpu", "held")],
+)
+def test_votes_are_of_groups_of_images_where_that_is_faster(monkeypatch, routing, backend, votes):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    config = make_config("em_capsules")
+    config.model.routing.name = routing
+    for stored in (None, {"votes": "held"}):
+        model = build(config, *NORB, 1000, stored).model
+        forms = model.chosen_forms(8)
+        assert forms["votes"] == (votes if stored is None else "held")
+        for settings in (*model.conv_caps, model.class_caps):
+            assert settings["compute"].votes == forms["votes"]
+
+
+def test_matrix_votes_and_their_gradients_are_those_of_one_sum():
+    rng = np.random.default_rng(0)
+    u, W = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 3, 4), (3, 2, 2, 2)))
+    of_votes = jnp.asarray(rng.normal(size=(2, 5, 3, 2, 4)), jnp.float32)
+
+    def plain(u, W):
+        votes = jnp.einsum("...iab,ijbc->...ijac", u.reshape(2, 5, 3, 2, 2), W)
+        return votes.reshape(2, 5, 3, 2, 4)
+
+    (got, pull), (expected, pull_plain) = (
+        jax.vjp(each, u, W) for each in (lambda u, W: MatrixVotes()(u, W, "float32"), plain)
+    )
+    results = (got, pull(of_votes)), (expected, pull_plain(of_votes))
+    chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-5)
 
 
 def test_class_capsules_of_em_have_their_own_start_and_temperature():
@@ -170,6 +202,7 @@ def test_a_batch_of_one_is_an_example_of_many(kind):
     chex.assert_shape(inside["class_layer"]["couplings"], (2, 6, CLASSES))
 
 
+@pytest.mark.slow
 def test_training_normalises_by_the_batch_and_updates_the_running_statistics():
     model, variables, _ = tiny("vb")
     images, keys = jnp.asarray(some_images(4)), jax.random.split(jax.random.key(0), 4)
@@ -185,6 +218,7 @@ def test_training_normalises_by_the_batch_and_updates_the_running_statistics():
         assert np.abs(new[part]["mean"] - old[part]["mean"]).min() > 0
 
 
+@pytest.mark.slow
 def test_a_batch_norm_of_logits_removes_their_offset():
     rng = np.random.default_rng(4)
     poses, logits = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((5, 3, 4), (5, 3)))
@@ -317,6 +351,7 @@ def test_an_image_that_is_too_small_and_a_decoder_that_is_not_there():
         model.decode(jnp.zeros((1, 3, 4)), jnp.zeros((1, 3)))
 
 
+@pytest.mark.slow
 def test_other_algorithms_route_both_networks():
     images = jax.ShapeDtypeStruct((2, *TINY), jnp.float32)
     for kind in ("em", "vb"):
@@ -338,25 +373,6 @@ def test_configs_by_name():
 @pytest.mark.long
 @pytest.mark.parametrize("preset", ["em_capsules", "em_capsules,small", "vb_capsules"])
 def test_fits_20_images_at_published_width(preset):
-    config = make_config(preset)
-    config.augment.max_shift = 0
-    config.train.batch_size = 20
-    digits = load_digits()
-    images = np.kron(digits.images[:20], np.ones((3, 3))) * 255 / 16
-    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None].astype(np.uint8)
-    labels = digits.target[:20].astype(np.int32)
-    built = build(config, (28, 28, 1), 10, 20)
-    state = start = jax.jit(built.init_state)(0)
-    steps = jax.jit(build_train_steps(config, built))
-    evaluate = jax.jit(build_evaluate(config, built))
-    for _ in range(10):
-        for _ in range(30):
-            state, health = steps(state, images, labels, np.int32(1))
-            assert bool(health.finite)
-        evaluation = evaluate(state.variables, images, labels)
-        if float(evaluation.sums.totals["correct"]) == 20:
-            break
-    else:
-        pytest.fail("not all of 20 images after 300 steps")
+    start, state = fit_twenty_digits(make_config(preset), steps=30, rounds=10)
     changed = jax.tree.map(lambda x, y: bool(np.any(x != y)), start.params, state.params)
     assert all(jax.tree.leaves(changed)), changed

@@ -10,11 +10,11 @@ import pytest
 
 from capsjax.config import load_config
 from capsjax.data import load_part
-from capsjax.runs.checkpoint import CheckpointError
+from capsjax.runs.checkpoint import CheckpointError, Restored
 from capsjax.runs.data_record import read_data
 from capsjax.runs.files import read_json
 from capsjax.runs.predictor import load_predictor
-from capsjax.runs.train import train_and_evaluate
+from capsjax.runs.train import forms_at_start, train_and_evaluate
 from capsjax.runs.workdir import WorkdirError, read_config
 from tests.tiny import ROOT
 
@@ -98,3 +98,12 @@ def test_half_of_one_of_its_files_is_refused(workdir, name, message):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CheckpointError, match=f"step 8 in .*{message}"):
         load_predictor(workdir, "best")
+
+
+def test_a_network_that_had_one_form_of_votes_goes_on_in_it():
+    notes = {"forms": {"conv": "lax", "dtype": "float32"}, "backend": "cpu"}
+    chosen = {"conv": "lax", "votes": "recomputed", "dtype": "float32"}
+    assert forms_at_start(Restored(1, None, notes), chosen) == {**chosen, "votes": "held"}
+    del chosen["votes"]
+    assert forms_at_start(Restored(1, None, notes), chosen) == notes["forms"]
+    assert notes["forms"].keys() == {"conv", "dtype"}
