@@ -101,8 +101,8 @@ class Compute:
     def routes_in_groups(self, routing) -> bool:
         """Return whether a layer routes groups of images, with the votes of one group at a time.
 
-        Algorithms that pass over the votes many times, those with `IN_GROUPS`, then find them in the
-        cache of a CPU: a training step takes a third of the time, and little memory.
+        Algorithms that pass over the votes many times, those with `IN_GROUPS`, then find them in
+        the cache of a CPU: a training step takes a third of the time, and little memory.
         """
         chosen = self.votes == "recomputed" or (
             self.votes == "auto" and jax.default_backend() == "cpu"
