@@ -79,6 +79,7 @@ def test_some_rooms_import_next_to_nothing_of_the_others(room):
     assert rooms_imported_by(room) <= LEAVES[room]
 
 
+@pytest.mark.slow
 def test_nothing_but_its_command_imports_the_benchmark():
     assert {room for room in LEVELS if "benchmarks" in rooms_imported_by(room)} == {"commands"}
 
@@ -93,6 +94,7 @@ def test_no_module_imports_tensorflow_torch_or_scripts_when_it_is_imported(room)
             assert room == "commands" or not name.startswith(FLAGS), f"{path} imports {name}"
 
 
+@pytest.mark.slow
 def test_flax_is_imported_in_layers_models_and_as_a_type_in_training_only():
     users = {
         name for name, paths in modules().items() for p in paths if "flax.linen" in imports_of(p)

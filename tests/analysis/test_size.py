@@ -7,6 +7,7 @@ from capsjax.training.build import build
 from tests.tiny import tiny_config
 
 
+@pytest.mark.slow
 def test_a_step_holds_parameters_moments_and_data():
     config = tiny_config()
     built = build(config, (8, 8, 1), 10, 128)
@@ -19,6 +20,7 @@ def test_a_step_holds_parameters_moments_and_data():
     assert size.operations > 2 * 3 * 32 * parameters / 100
 
 
+@pytest.mark.slow
 def test_labels_of_several_classes_are_counted_too():
     config = tiny_config(task__name="multilabel")
     built = build(config, (8, 8, 1), 10, 128)

@@ -149,6 +149,7 @@ def test_summary_counts_the_parameters_of_each_layer():
     assert "an epoch has 4 steps, together 0:0" in lines[-1]
 
 
+@pytest.mark.slow
 def test_summary_draws_what_augmentation_makes_of_training_images():
     plain, turned = (
         np.asarray(summary.draw_augmented(tiny_config(augment__max_shift=0, **changes)))

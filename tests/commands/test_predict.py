@@ -95,6 +95,7 @@ def test_floats_outside_of_0_and_1_are_refused(predictor, low, high):
         predictor.forward(images)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_table_and_arrays(predictor, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(predict, "load_predictor", lambda *_: predictor)
     output = tmp_path / "labels.csv"

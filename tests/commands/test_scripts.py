@@ -118,6 +118,7 @@ def test_every_figure_is_drawn(run, predictor, test_part, tmp_path):
         assert_is_a_picture(path)
 
 
+@pytest.mark.slow
 def test_moved_poses_without_a_move_are_the_reconstruction(predictor, test_part):
     images, labels = test_part.images[:5], test_part.labels[:5]
     decoded = visualize.move_poses(predictor, images, labels, np.array([-0.2, 0.0, 0.2]))

@@ -332,6 +332,7 @@ HANDED_OVER = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "part"), HANDED_OVER)
 def test_a_field_that_a_function_does_not_know_stops_the_run(family, part):
     config = SMALL_RUNS[family]()
@@ -354,6 +355,7 @@ def use(config):
     return jax.eval_shape(loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SMALL_RUNS)
 def test_the_same_run_without_such_a_field(family):
     assert use(SMALL_RUNS[family]()).shape == ()

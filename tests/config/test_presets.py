@@ -190,6 +190,7 @@ def test_validation_loss_is_that_of_a_training_batch_that_decodes_the_longest_ca
     np.testing.assert_allclose(sums.totals["loss"] / sums.count, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["paper", "pytorch"])
 def test_eps_stands_where_the_column_says(preset):
     # With the true eps the places differ by less than the tolerance; with this one they do not.

@@ -88,6 +88,7 @@ def test_rounds_that_differ_within_a_population(gradient):
         chex.assert_trees_all_close(jax.tree.map(lambda x: x[index], together), alone, atol=1e-5)  # noqa: B023
 
 
+@pytest.mark.slow
 def test_the_control_knows_no_rounds():
     u, W = poses_and_matrices()
     votes = predict_votes(u, W)

@@ -71,6 +71,7 @@ def test_the_loss_of_a_map_is_the_mean_over_its_pixels():
     assert float(parts["cross_entropy"]) == pytest.approx(np.log(5), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_empty_map_that_is_found_empty_has_a_dice_coefficient_of_one():
     labels = jnp.zeros((3, 2, 2), int).at[1, 0, 0].set(1)
     scores = jnp.eye(2)[labels[jnp.array([0, 0, 1])]]

@@ -56,6 +56,7 @@ def test_all_25_shifts_occur_equally_often():
     np.testing.assert_allclose(counts[1:6, 1:6], 100, atol=49)
 
 
+@pytest.mark.slow
 def test_images_of_one_batch_are_moved_differently():
     images = jnp.tile(jnp.asarray(images_of(1, 6, 6, 1)), (50, 1, 1, 1))
     shifted = np.asarray(shift_images(jax.random.key(0), images, 2))
@@ -68,6 +69,7 @@ def test_no_shift_is_the_identity():
     np.testing.assert_array_equal(shift_images(jax.random.key(0), images, 0), images)
 
 
+@pytest.mark.slow
 def test_pixels_are_moved_and_not_interpolated():
     # With a border as wide as the shift nothing is lost, so the same values come back.
     images = np.pad(images_of(10, 4, 4, 1), ((0, 0), (2, 2), (2, 2), (0, 0)))
@@ -194,6 +196,7 @@ def test_drawn_angles_and_sizes_stay_within_their_limits():
     assert 1.9 < ink.max() < 2.26
 
 
+@pytest.mark.slow
 def test_brightness_is_added_and_contrast_keeps_the_mean():
     images = jnp.asarray(np.random.default_rng(0).integers(90, 166, (20, 4, 4, 3)), jnp.uint8)
     plain = np.asarray(to_float(images))
@@ -235,6 +238,7 @@ def test_hue_turns_about_grey_and_back():
     np.testing.assert_allclose(back, images, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_values_stay_between_0_and_1():
     got = augmented(pictures(), brightness=0.9, contrast=0.9, saturation=3.0, hue=180.0)
     assert float(got.min()) >= 0

@@ -45,6 +45,7 @@ def test_shapes_stand_out_from_their_ground():
             assert abs(ground - shape) >= CONTRAST
 
 
+@pytest.mark.slow
 def test_the_fingerprint_is_that_of_the_recipe():
     found = small().fingerprint()
     assert found == small().fingerprint()

@@ -20,6 +20,8 @@ from capsjax.runs.predictor import Predictor
 from capsjax.training.build import build
 from tests.tiny import tiny_config, tiny_convnet_config
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (8, 8, 1)
 # A name that would be markup.
 NAMES = ("<b>", *map(str, range(1, 10)))

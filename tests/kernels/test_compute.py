@@ -97,6 +97,7 @@ def test_images_are_routed_in_groups_on_a_cpu_or_if_asked(monkeypatch):
         assert not Compute(votes="recomputed").routes_in_groups(make_routing("dynamic"))
 
 
+@pytest.mark.slow
 def test_routing_that_needs_votes_gets_them_or_is_refused():
     for votes in ("auto", "held"):
         assert not Compute(votes=votes).recomputes_votes(FirstVote())
@@ -126,6 +127,7 @@ def dense(votes, dtype="float32", **routing):
     return DenseCaps(4, 2, make_routing("dynamic", use_bias=True, **routing), compute=compute)
 
 
+@pytest.mark.slow
 def test_held_and_recomputed_votes_route_alike():
     params = {"params": {"W": normal(1, LOWER, 4, 2, P), "bias": normal(2, 4, 2)}}
     held, recomputed = (
@@ -140,6 +142,7 @@ def test_held_and_recomputed_votes_route_alike():
     assert np.ptp(held["couplings"]) > 0.1
 
 
+@pytest.mark.slow
 def test_recomputed_votes_are_of_float32_and_the_shown_ones_are_rounded():
     params = {"params": {"W": normal(1, LOWER, 4, 2, P), "bias": normal(2, 4, 2)}}
     exact = apply(dense("recomputed"), params, lower())

@@ -176,6 +176,7 @@ def test_the_cases_are_what_they_say():
     assert plans["tiles of both"].tiles == (5, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("x", "kernel", "stride"), CASES.values(), ids=CASES)
 def test_value_and_gradients_are_those_of_patches(x, kernel, stride):
     operands = operands_of(x, kernel)
@@ -214,6 +215,7 @@ def test_chunks_change_the_memory_alone(monkeypatch, images, at_once, chunks):
     check_chunks(monkeypatch, "the paper's second layer", images, at_once, chunks)
 
 
+@pytest.mark.slow
 def test_chunks_of_images_that_are_cut_into_tiles(monkeypatch):
     check_chunks(monkeypatch, "tiles of both", 6, 2, 3)
 

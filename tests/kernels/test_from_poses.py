@@ -120,6 +120,7 @@ def test_the_gradient_is_the_one_that_is_asked_for():
     assert all(np.abs(x - y).max() > 1e-2 for x, y in zip(stop, full, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [(), (N,), (2, 3)])
 def test_any_leading_axes(batch):
     got, expected = (form(3, *operands(*batch)) for form in (from_poses_only, from_votes))
@@ -215,6 +216,7 @@ def largest_array(program):
     return max(math.prod(map(int, shape.split(","))) for shape in shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "gradient"), [("dynamic", "stop"), ("dynamic", "full"), ("uniform", "stop")]
 )
@@ -240,6 +242,7 @@ def test_no_array_is_as_large_as_the_votes(name, gradient):
     assert memory < 0.8 * memory_of_plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dynamic", "uniform"])
 def test_route_poses_is_the_call_with_the_votes_and_all_settings(name):
     rounds = {"num_iterations": 2, "gradient": "full"} if name == "dynamic" else {}

@@ -14,6 +14,7 @@ def normal(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_patches_are_those_of_the_plain_form(stride):
     x, terms = normal(0, 2, 9, 8, 3), 4 * 3 * 3

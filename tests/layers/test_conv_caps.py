@@ -105,6 +105,7 @@ def test_parents_move_with_an_image_that_moves_by_the_stride(windows):
     assert same == (windows == "gathered")
 
 
+@pytest.mark.slow
 def test_what_is_looked_at_has_the_upper_positions_first():
     below = capsules(2, 4, 5, 2, 4)
     layer = layer_of()
@@ -128,6 +129,7 @@ def test_positions_share_their_matrices_in_a_dense_layer():
     np.testing.assert_allclose(again.poses, above.poses, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_matrix_votes_are_products_of_matrices():
     u = capsules(2, 3, 16).poses
     W = capsules(3, 2, 4, 4, seed=1).poses

@@ -70,6 +70,7 @@ def test_capsules_are_neighbouring_channels_squashed():
     np.testing.assert_allclose(capsules.activations[0, 0, 0], lengths, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_bias_is_that_of_each_channel():
     layer = DepthwiseCaps(pose_size=1, kernel_size=2, squash="rational", bias_init="constant(2.0)")
     capsules, variables = layer.init_with_output(KEY, jnp.zeros((1, 3, 2, 4)))
@@ -86,6 +87,7 @@ def test_initial_weights_are_counted_by_channel():
     assert 0.99 * bound < np.abs(kernel).max() <= bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "axes"), [("batch", (0, 1, 2)), ("instance", (1, 2))])
 def test_norms_by_hand(kind, axes):
     x = normal(0, 4, 3, 5, 2) + 7

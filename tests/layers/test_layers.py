@@ -165,6 +165,7 @@ def test_division_by_types_spares_the_bias():
     np.testing.assert_allclose(divided, squash(jnp.full((1, 4, 2), 2 / 4 + 1)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_relu_clips_before_the_squash():
     layer = PrimaryCaps(types=1, pose_size=2, kernel_size=1, relu=True)
     params = {"conv": {"kernel": jnp.array([[[[-3.0, 1.0]]]]), "bias": jnp.zeros(2)}}
@@ -199,6 +200,7 @@ class Weighted:
         return Routed(v=v, a=safe_norm(v), c=c)
 
 
+@pytest.mark.slow
 def test_dense_caps_takes_any_routing_and_declares_what_it_learns():
     u = normal(2, 5, 3)
     layer = DenseCaps(num_capsules=4, pose_size=6, routing=Weighted())

@@ -143,6 +143,7 @@ def test_votes_in_bands_are_not_held(monkeypatch):
     assert bytes_of("auto") < bytes_of("held") / 2
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_where_everything_is_zero():
     layer = layer_of("strided")
 

@@ -65,6 +65,7 @@ def test_an_unknown_readout_is_named_with_the_nearest():
         make_readout("lenght", DynamicRouting())
 
 
+@pytest.mark.slow
 def test_log_activations_are_logits_whose_softmax_is_the_activations():
     readout = make_readout("log_activation", DynamicRouting())
     scores = readout.apply({}, CAPSULES)

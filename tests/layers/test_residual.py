@@ -54,6 +54,7 @@ def reference(variables, x, training):
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 def test_it_is_the_numpy_network(network, training):
     net, variables, images = network

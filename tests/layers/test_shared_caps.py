@@ -42,6 +42,7 @@ def look(layer, below):
     return above, shown["intermediates"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("over", "routing", "stride"), [("all", "agreement_3d", 1), ("types", "uniform", 2)]
 )
@@ -78,6 +79,7 @@ def test_activations_of_children_are_the_largest_in_the_window():
     np.testing.assert_allclose(found, np.stack(windows, axis=1), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_permuted_child_types_have_permuted_votes_and_the_same_parents():
     order = np.array([2, 0, 1])
     above, shown = look(layer_of(), capsules())

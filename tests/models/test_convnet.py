@@ -97,6 +97,7 @@ def test_a_batch_of_one_is_as_a_batch_of_many(setting):
     chex.assert_trees_all_close(together, alone, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel_size", "size"), [(2, 5), (3, 5), (5, 3)])
 def test_a_padded_convolution_keeps_the_size_of_its_image(kernel_size, size):
     x = jnp.ones((1, size, size, 1))
@@ -117,6 +118,7 @@ def test_without_keys_nothing_is_dropped():
     chex.assert_trees_all_equal(Dropout(0.5).apply({}, x, None), x)
 
 
+@pytest.mark.slow
 def test_what_an_image_loses_depends_on_its_key_alone():
     x, keys = jnp.ones((4, 50)), jax.random.split(jax.random.key(0), 4)
     together = Dropout(0.4).apply({}, x, keys)
@@ -165,6 +167,7 @@ def test_statistics_follow_the_batches():
         assert np.isfinite(float(evaluate(variables, *data).sums.totals["loss"]))
 
 
+@pytest.mark.slow
 def test_steps_cut_into_calls_are_bit_for_bit_the_same(setting):
     whole = setting.run(setting.start(), 4, 4)
     pieces = setting.run(setting.start(), 1, 2, 1, 3, 1)
@@ -192,6 +195,7 @@ def test_dropout_differs_from_step_to_step_and_between_seeds():
     assert np.ptp(losses(**none)) < 1e-3
 
 
+@pytest.mark.slow
 def test_memorises_one_batch():
     setting = Setting(
         tiny_convnet_config(

@@ -195,6 +195,7 @@ def test_one_step_changes_every_parameter(kind):
     assert all(jax.tree.leaves(changed)), changed
 
 
+@pytest.mark.slow
 def test_the_labelled_capsule_is_decoded_and_nothing_of_the_others():
     model, variables, apply = tiny("batch")
     images, labels = some_images(3), np.array([2, 0, 1], np.int32)
@@ -266,6 +267,7 @@ def test_the_digits_are_too_small_for_it():
         load_config("digits", "efficient_capsnet")
 
 
+@pytest.mark.slow
 def test_two_digits_are_right_only_together():
     model = build(make_config("efficient_capsnet,multimnist"), (36, 36, 1), 10, 16).model
     digits = jnp.zeros((1, 10), jnp.int32).at[0, jnp.array([3, 7])].set(1)

@@ -101,6 +101,7 @@ def count(tree):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "data"), COUNTS)
 def test_number_of_parameters(preset, data):
     parts, total = COUNTS[preset, data]

@@ -315,6 +315,7 @@ def class_layer(coordinates):
 PLACES = Coordinates((-0.4, 0.4), (-0.9, 0.0, 0.9), (2, 5))
 
 
+@pytest.mark.slow
 def test_coordinates_touch_two_entries_and_no_other():
     below, with_them = class_layer(PLACES)
     _, without = class_layer(None)

@@ -222,6 +222,7 @@ def test_a_single_image_without_its_batch_axis():
         model.apply({"params": params}, jnp.zeros(TINY))
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_is_an_example_of_many():
     _, _, apply = tiny()
     images, labels = some_images(4), np.array([0, 2, 1, 1], np.int32)

@@ -230,6 +230,7 @@ def reference(variables, images, training):
     return poses @ linear["kernel"][:, 0] + linear["bias"], poses, primary_poses
 
 
+@pytest.mark.slow
 def test_forward_pass_is_that_of_loops():
     _, variables, apply = tiny("published")
     images = some_images(3)

@@ -262,6 +262,7 @@ def test_each_row_of_couplings_has_a_scale_of_its_own_which_is_stated():
     assert "each image has its own scale" in texts(figure)
 
 
+@pytest.mark.slow
 def test_of_many_images_couplings_show_the_first_and_tell_so():
     figure = draw_couplings(13)
     assert sum(axis.get_ylabel() == "class" for axis in figure.axes) == 12

@@ -26,6 +26,8 @@ from tests.reports import pages
 from tests.reports.test_report import lose, make_index
 from tests.tiny import ROOT, tiny_config, tiny_convnet_config
 
+pytestmark = pytest.mark.slow
+
 
 class Parser(HTMLParser):
     """The elements of a page, the text of it, and what it refers to."""

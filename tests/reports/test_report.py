@@ -185,6 +185,7 @@ def test_a_finding_that_correction_takes_away():
     assert corrected == "higher error taken alone, not shown after correction"
 
 
+@pytest.mark.slow
 def test_reference_by_flag_by_sweep_and_by_default(write):
     folder = write(make_index())
     assert "## Compared with rounds=1,reconstruction=0\n" in report.write_report(folder)
@@ -291,6 +292,7 @@ def test_a_factor_may_have_the_name_of_a_column(write):
     assert effects[0].comparison.difference.values == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_published_values_stand_beside_ours(write):
     entries = [
         ({"rounds": "1", "reconstruction": "0"}, 0.34, 0.032, "Sabour et al. 2017, table 1"),

@@ -143,6 +143,7 @@ def test_permuting_child_types_permutes_votes_and_couplings():
     chex.assert_trees_all_close(again, poses, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_is_the_numerical_one_of_all_rounds():
     with jax.enable_x64(True):
         competition = competition_of(VOLUME)

@@ -190,6 +190,7 @@ def loss(votes, a, beta_u, beta_a, rounds=3, **settings):
     return jnp.sum(normal(7, *routed.v.shape) * routed.v) + jnp.sum(routed.a**2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("damping", [0.0, 0.1])
 def test_full_gradient_is_the_numerical_one(damping):
@@ -198,6 +199,7 @@ def test_full_gradient_is_the_numerical_one(damping):
     chex.assert_numerical_grads(full, operands, order=1, atol=1e-6, rtol=1e-6, modes=["rev"])
 
 
+@pytest.mark.slow
 def test_stopped_gradient_is_that_of_frozen_couplings(votes, a):
     settings = {"damping": 0.1, "gradient": "stop"}
     c = route(votes, a, BETA_U, BETA_A, **settings, **HOT).c

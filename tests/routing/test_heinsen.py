@@ -136,6 +136,7 @@ def test_2022_against_slow_loops(name):
     compare(fast, lambda *of: slow_2022(*of, learned, 3, case), case, votes, activations, u)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [1, 2, 5])
 def test_any_traced_number_of_rounds(rounds):
     case, j, votes, activations, u = make_case("dense")
@@ -197,6 +198,7 @@ def test_2022_by_hand():
     np.testing.assert_allclose(twice.c, [[share, 1 - share], [0.5, 0.5]], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_published_votes_and_activations_of_2022_are_those_of_slow_loops():
     """The value divides poses by the root of their number, and computes both from them."""
     u = normal(0, 2, 5, P)
@@ -314,6 +316,7 @@ def test_2019_is_finite_without_activations_and_so_is_its_gradient():
         chex.assert_tree_all_finite(result)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_2019_keeps_nothing_as_large_as_the_votes_for_each_round():
     votes, betas = jnp.ones((7, 3, 11)), (jnp.ones((7, 3)), jnp.ones((7, 3)))
     _, pull = jax.vjp(lambda x: heinsen_2019_routing(x, jnp.ones(7), *betas, 5).v, votes)

@@ -77,6 +77,7 @@ def test_interests_differ_by_the_draws_of_their_history_alone():
     np.testing.assert_array_equal(routed.v, again.v)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_fixed_couplings():
     u, W, mask = make_history()
     key = jax.random.key(0)

@@ -72,6 +72,7 @@ def test_against_slow_loops(name):
     compare(routed_by(3, case), slow, case, make_votes(name), names=NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("updates", [1, 2, 5])
 def test_any_traced_number_of_updates(updates):
     case = CASES["all"]
@@ -116,6 +117,7 @@ def test_by_hand():
     np.testing.assert_allclose(routed.v, [[1, -1], [-1, 1]], rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_logits_are_not_added_up():
     """With poses of a fixed length the logits stay as large as one agreement is."""
     votes = jnp.asarray(normal(0, 5, 3, 4), jnp.float32)
@@ -123,6 +125,7 @@ def test_logits_are_not_added_up():
     assert float(jnp.abs(many).max()) <= float(jnp.linalg.norm(votes, axis=-1).max())
 
 
+@pytest.mark.slow
 def test_one_update_is_uniform():
     votes = jnp.asarray(normal(0, 2, 5, 4, 3), jnp.float32)
     np.testing.assert_allclose(inverted_attention_routing(votes, 1).c, 0.25)

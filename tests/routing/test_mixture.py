@@ -71,6 +71,7 @@ def test_parents_in_another_order_change_everything(route):
     close((after.v, after.a, after.c), expected)
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_gives_the_same_as_a_batch_of_many_and_as_no_batch(route):
     many = route(VOTES, A)
     one, alone = route(VOTES[:1], A[:1]), route(VOTES[0], A[0])

@@ -197,6 +197,7 @@ def test_a_parent_without_children_and_a_child_without_parents_are_finite(name):
     chex.assert_trees_all_close(shown(again), shown(routed), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ITERATED)
 def test_traced_rounds_are_the_python_ones(name):
     operands = inputs()

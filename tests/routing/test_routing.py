@@ -191,6 +191,7 @@ def test_couplings_are_constants_to_the_stopped_gradient_alone(votes, gradient):
     assert largest > 1e-2 if gradient == "full" else largest == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("rounds", "leaky", "eps_at"),
@@ -205,6 +206,7 @@ def test_full_gradient_is_the_numerical_one(rounds, leaky, eps_at):
     chex.assert_numerical_grads(full, operands, order=1, atol=1e-7, rtol=1e-7, modes=["rev"])
 
 
+@pytest.mark.slow
 def test_gradients_are_the_same_for_one_round_and_differ_for_more(votes, bias):
     for rounds in (1, 3):
         stop, full = (gradients(votes, bias, rounds, gradient=name) for name in ("stop", "full"))
@@ -312,6 +314,7 @@ def test_any_leading_axes(bias, batch):
     chex.assert_trees_all_close(routed.c.reshape(-1, LOWER, UPPER), flat.c, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_vmap_is_a_loop_and_jit_is_eager(votes):
     eager = dynamic_routing(votes, 3)
     chex.assert_trees_all_close(route(votes, num_iterations=3), eager, atol=1e-6)

@@ -80,12 +80,14 @@ def test_small_activations_are_finite_and_so_are_their_gradients(size):
         assert not routed.a.any(), "the released code has NaN"
 
 
+@pytest.mark.slow
 def test_only_proportions_of_activations_count():
     activations = jnp.array([0.1, 0.5, 0.0, 0.9, 0.3])
     half = routed_by(activations / 2)
     chex.assert_trees_all_close(routed_by(activations), half, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_activation_of_zero_leaves_the_child_out():
     votes, u = jnp.asarray(normal(0, 5, 3, 2), jnp.float32), jnp.ones((5, 4))
     arrays = jnp.asarray(normal(1, 5, 3, 4), jnp.float32), jnp.zeros((5, 3))

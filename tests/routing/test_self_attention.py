@@ -69,6 +69,7 @@ def test_an_agreement_includes_the_vote_itself():
     np.testing.assert_allclose(self_attention_routing(votes).logits, [[9, 0]])
 
 
+@pytest.mark.slow
 def test_the_scale_is_that_of_the_code_or_of_the_paper():
     votes, a, u = jnp.ones((2, 3, 4, 9)), jnp.ones((2, 3)), jnp.ones((2, 3, 4))
     learned = {"bias": jnp.zeros((3, 4))}

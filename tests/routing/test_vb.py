@@ -202,6 +202,7 @@ def test_closer_votes_are_more_active(votes, a):
     assert (logits[1] < logits[2]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("children", "winner_is"), [(6, "least active"), (3000, "most active")])
 def test_few_votes_make_the_capsule_that_wins_them_the_least_active(children, winner_is):
     votes = normal(0, children, UPPER, 16, scale=3.0).at[:, 0].multiply(0.01)
@@ -269,6 +270,7 @@ def test_every_setting_of_the_value_reaches_the_function(votes, a, covariance):
     assert not gradient(votes).any(), "gradient is 'stop'"
 
 
+@pytest.mark.slow
 def test_the_activation_is_the_sigmoid_of_its_logit(votes, a):
     logits = route(votes, a, *BETAS, activation="logit").a
     np.testing.assert_allclose(route(votes, a, *BETAS).a, jax.nn.sigmoid(logits), rtol=1e-5)

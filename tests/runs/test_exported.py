@@ -48,6 +48,7 @@ def test_it_predicts_what_the_run_does_up_to_rounding(network):
     assert not np.array_equal(one.scores, other.scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 5])
 def test_the_program_predicts_any_number_of_images_without_capsjax(network, count):
     folder = network[1]
@@ -109,6 +110,7 @@ def test_statistics_of_batch_norm_are_exported_too(tmp_path):
     np.testing.assert_array_equal(loaded.predict(IMAGES).scores, predictor.predict(IMAGES).scores)
 
 
+@pytest.mark.slow
 def test_the_pretrained_network_reads_digits():
     predictor = capsjax.load_pretrained("mnist")
     card = json.loads((capsjax.pretrained.FOLDERS["mnist"] / NETWORK).read_text())

@@ -49,6 +49,7 @@ def lock_and_die(folder):
     subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     lock_and_die(tmp_path)
     assert (tmp_path / LOCK).exists()
@@ -84,6 +85,7 @@ def without_locks(monkeypatch):
     monkeypatch.setattr(lock.fcntl, "flock", flock)
 
 
+@pytest.mark.slow
 def test_where_a_disk_has_no_locks_the_file_counts(without_locks, tmp_path):
     with hold(tmp_path), pytest.raises(WorkdirError, match=f"in use by process {os.getpid()}"):
         FolderLock(tmp_path).acquire()

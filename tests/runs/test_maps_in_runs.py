@@ -19,6 +19,8 @@ from capsjax.runs.writers import read_metrics
 from capsjax.sweeps.measures import measure_runs
 from capsjax.training.steps import Batches
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "data.shapes.height": 8,
     "data.shapes.width": 10,

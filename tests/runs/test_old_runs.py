@@ -49,6 +49,7 @@ def same_config(**changes):
     return config
 
 
+@pytest.mark.slow
 def test_its_network_predicts_what_it_did(workdir):
     assert "routing" in read_json(workdir / "config.json")["model"]
     assert read_json(workdir / "config.json")["model"]["routing"]["num_iterations"] == 2

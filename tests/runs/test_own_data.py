@@ -21,6 +21,8 @@ from capsjax.training.build import build
 from tests.npz_digits import DIGITS
 from tests.tiny import OVERRIDES
 
+pytestmark = pytest.mark.slow
+
 COUNTS = (60, 25, 10, 5)
 
 

@@ -17,6 +17,8 @@ from capsjax.sweeps.run import run_sweep
 from capsjax.training.build import build
 from tests.tiny import tiny_config, tiny_convnet_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):

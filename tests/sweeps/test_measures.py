@@ -73,6 +73,7 @@ def routing_trials(losses):
     return trials_of(load_config("sweeps/routing", losses))
 
 
+@pytest.mark.slow
 def test_scores_of_the_sweep_are_of_the_kind_that_its_losses_take():
     kinds = {}
     for trial in routing_trials("native"):
@@ -87,6 +88,7 @@ def test_scores_of_the_sweep_are_of_the_kind_that_its_losses_take():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("losses", ["native", "common"])
 def test_the_sweep_has_every_algorithm_and_its_control_in_programs_of_their_own(losses):
     trials = routing_trials(losses)

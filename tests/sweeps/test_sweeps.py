@@ -172,6 +172,7 @@ def test_the_authors_corner_of_the_gap_is_their_preset_where_it_matters():
     }
 
 
+@pytest.mark.slow
 def test_learning_rates_of_the_annealing_sweep_at_half_and_at_the_end():
     # 55,000 examples are 429 full batches of 128 an epoch.
     expected = {

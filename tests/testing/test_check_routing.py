@@ -274,6 +274,7 @@ def test_zeros_and_long_votes_are_finite():
     assert found["For votes times 300, v are not finite."] == faults.OVERFLOW
 
 
+@pytest.mark.slow
 def test_gradients_of_functions_of_jax():
     def broken_squash(s):
         length = jnp.linalg.norm(s, axis=-1, keepdims=True)

@@ -41,6 +41,7 @@ def test_other_settings_keep_their_claims(name):
     check_routing(*MORE[name], others=others, raise_error=True)
 
 
+@pytest.mark.slow
 def test_couplings_of_self_routing_that_differ():
     """They start at 0, where a permutation would show nothing."""
     others = {"W_r": ("i j p", normal(LOWER, UPPER, 3)), "b_r": ("i j", normal(LOWER, UPPER))}
@@ -57,6 +58,7 @@ def test_axes_of_learned_arrays_are_permuted_with_the_capsules():
     assert "order of parents" in [finding.check for finding in report.failures]
 
 
+@pytest.mark.slow
 def test_what_an_algorithm_does_not_claim_is_found_where_it_is_claimed():
     report = check_routing(make_routing("uniform"), "dynamic")
     assert {"competition", "agreement"} <= {finding.check for finding in report.failures}

@@ -33,6 +33,7 @@ def test_a_right_one_passes_and_its_gradients_are_finite():
     assert "For votes of 0, gradients are finite." in [each.sentence for each in report.findings]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "name", "fault"),
     [

@@ -31,6 +31,7 @@ def test_a_call_ends_at_the_end_of_the_epoch(setting):
     assert int(setting.run(setting.start(), 100).step) == 128 // 32
 
 
+@pytest.mark.slow
 def test_one_trace_serves_any_number_of_steps(setting):
     steps = jax.jit(chex.assert_max_traces(setting.pure_steps, n=1))
     state = setting.start()
@@ -39,6 +40,7 @@ def test_one_trace_serves_any_number_of_steps(setting):
     chex.clear_trace_counter()
 
 
+@pytest.mark.slow
 def test_seeds_give_different_parameters_and_equal_seeds_equal_ones(setting):
     chex.assert_trees_all_equal(setting.start(1).params, setting.start(1).params)
     first, second = setting.start(1).params, setting.start(2).params
@@ -101,6 +103,7 @@ def test_stops_at_the_first_step_that_is_not_finite(setting):
     assert np.isnan(float(health.parameter_norm))
 
 
+@pytest.mark.slow
 def test_a_step_for_a_gpu_waits_for_no_condition(monkeypatch):
     # A condition sends a number to the host and waits, and keeps a second copy of what it reads.
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -167,6 +170,7 @@ def test_evaluation_counts_every_example_exactly_once(setting, batch_size):
     assert means["loss"] == pytest.approx(float(setting.built.objective.total(parts)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluation_decodes_the_longest_capsule_whatever_the_label(setting):
     variables = setting.start().variables
     evaluate = make_evaluate(
