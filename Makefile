@@ -32,7 +32,7 @@ test: $(VENV)/installed-dev
 	$(PYTEST)
 
 test-slow: $(VENV)/installed-dev
-	$(PYTEST) --no-loadscope-reorder -m "slow and not ci and not long"
+	$(PYTEST) tests -m "slow and not ci and not long"
 
 test-math: $(VENV)/installed-dev
 	$(PYTEST) tests/core tests/kernels tests/routing tests/testing tests/layers tests/analysis

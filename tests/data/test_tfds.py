@@ -119,7 +119,7 @@ def test_second_time_comes_from_the_cache(prepared, monkeypatch):
     np.testing.assert_array_equal(again.labels, first.labels)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_training_never_reads_the_test_part(prepared, monkeypatch):
     decoded = []
     decode = capsjax.data.tfds._decode
@@ -150,7 +150,7 @@ def test_data_dir_comes_from_the_argument_then_the_variable_then_the_default(mon
     assert find_data_dir("") == "/home/me/tensorflow_datasets"
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_variable_names_the_directory(prepared, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
     assert len(load_part("kmnist", "test")) == SIZES["test"]
@@ -443,7 +443,7 @@ def test_set_that_plain_tfds_has_prepared(tmp_path, monkeypatch, network):
     check_message(error, "mnist", tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("damage", ["empty", "missing", "half", "changed"])
 def test_damaged_files_of_a_set(prepared, tmp_path, damage):
     shutil.copytree(prepared / "mnist", tmp_path / "mnist")

@@ -81,7 +81,7 @@ def test_what_cannot_be_built_is_reported_before_anything_trains(finished):
     assert last < min(written(trial, "metrics.jsonl") for trial in can)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_trial_is_the_run_of_train_py(finished, tmp_path):
     workdir, trials, _ = finished
     for trial in (trials[0], trials[2]):
@@ -108,14 +108,14 @@ def test_a_trial_is_the_run_of_train_py(finished, tmp_path):
                 assert record[name] == pytest.approx(other[name], rel=1e-3, abs=1e-6), name
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_folder_of_a_trial_can_be_evaluated(finished):
     workdir, trials, _ = finished
     predictor = load_predictor(workdir / "trials" / trials[0].id)
     assert predictor.predict(np.zeros((2, 8, 8, 1), np.uint8)).labels.shape == (2,)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_index_has_a_row_for_each_trial_and_makes_a_report(finished):
     workdir, trials, _ = finished
     index = json.loads((workdir / "index.json").read_text())
@@ -129,7 +129,7 @@ def test_the_index_has_a_row_for_each_trial_and_makes_a_report(finished):
     assert (workdir / "report" / "trials.csv").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_what_is_finished_is_left_alone_and_seeds_can_be_added(finished):
     workdir, trials, config = finished
     before = {trial.id: folder_times(workdir, trial) for trial in trials[:4]}

@@ -58,7 +58,7 @@ def test_a_weight_that_is_not_finite_is_named(capsnet, path, found, value):
     assert find(capsnet, with_weight(capsnet, path, value)) == found
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_of_two_layers_the_first_is_named(capsnet):
     params = with_weight(capsnet, "primary_layer/conv/kernel", np.nan)
     params = {**params, "class_layer": {"W": params["class_layer"]["W"] * np.nan}}
@@ -132,7 +132,7 @@ def test_a_gradient_is_named_by_the_last_layer_that_has_it(capsnet, monkeypatch)
     assert find(capsnet, capsnet.start().params) == "the gradient of class_layer"
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_step_that_is_finite_but_for_its_norm_is_told_apart(capsnet, monkeypatch):
     monkeypatch.setitem(objective.LOSSES, "margin", lambda output, *_, **__: output.scores.sum())
     found = find(capsnet, capsnet.start().params)
