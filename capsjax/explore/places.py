@@ -89,14 +89,16 @@ def find_grid(
 def _line(sees: np.ndarray) -> np.ndarray:
     """Return the middle of what each place on an axis sees, from those of two neighbours.
 
-    Where neighbours see the same, as after a norm of the whole image, each has its share.
+    Where neighbours see the same, as after a norm of the whole image, or nothing, as where all
+    couplings are equal, each has its share.
 
     Args:
       sees: whether a pixel on the axis matters to a place, (pixels, places).
     """
     pixels, count = sees.shape
     first = max((count - 1) // 2, 0)
-    middles = [np.flatnonzero(sees[:, place])[[0, -1]].mean() for place in range(first, count)[:2]]
+    neighbours = [np.flatnonzero(sees[:, place]) for place in range(first, count)[:2]]
+    middles = [seen[[0, -1]].mean() if seen.size else np.nan for seen in neighbours]
     if count == 1 or not middles[1] > middles[0]:
         return (np.arange(count) + 0.5) * pixels / count - 0.5
     return middles[0] + (middles[1] - middles[0]) * (np.arange(count) - first)

@@ -66,6 +66,13 @@ def test_places_that_all_see_everything_share_the_image():
     np.testing.assert_allclose(rows, [0.5, 2.5, 4.5, 6.5])
 
 
+def test_places_that_see_nothing_share_the_image():
+    seen = windowed(8, 4, padding=6)
+    rows, columns = find_grid(lambda image: seen(image * 0), (8, 8, 1), (4, 4))
+    np.testing.assert_allclose(rows, [0.5, 2.5, 4.5, 6.5])
+    np.testing.assert_allclose(columns, rows)
+
+
 def test_support_is_the_coupled_vote_along_the_class_capsule():
     votes = np.zeros((4, 2, 2))  # two places of two types; two classes
     votes[0, 0], votes[1, 0] = (3, 1), (1, 1)
