@@ -383,6 +383,8 @@ def test_every_config_has_the_fields_of_its_family(name, argument):
 def test_one_step_of_every_config(name, argument):
     config = load(name).get_config(argument)
     image_shape, num_classes = SIZES_OF_THEIR_OWN.get((name, argument), SIZES[config.data.name])
+    # 0 is chosen by a run from the number of examples.
+    config.train.batch_size = config.train.batch_size or 32
     count = config.train.batch_size + 1
     built = build(config, image_shape, num_classes, count)
     state = jax.eval_shape(lambda: built.init_state(config.seed))

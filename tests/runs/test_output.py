@@ -91,7 +91,7 @@ def test_both_streams_of_a_program_fall_back_to_the_log_of_its_run(tmp_path, mon
 def test_a_run_whose_reader_goes_ends_as_one_whose_reader_stays(tmp_path):
     """Both of its streams are closed after the first line."""
     process = start(tmp_path / "run")
-    assert "training examples" in process.stdout.readline()
+    assert "compiling the training step" in process.stdout.readline()
     process.stdout.close()
     assert process.wait(timeout=300) == 0
     assert (tmp_path / "run" / "summary.json").exists()
