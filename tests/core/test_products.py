@@ -7,10 +7,10 @@ import jaxtyping
 import ml_dtypes
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 
 from capsjax.ops import predict_votes
 from capsjax.products import OPERAND_TYPES, product
+from tests.equations import equations
 
 # Plain matrices, votes, a letter that is summed in neither, a vector, and scalars as results.
 PRODUCTS = {
@@ -36,14 +36,6 @@ def operands(shapes):
 def rounded(x):
     """By hand, in numpy: bfloat16 values as float32 numbers."""
     return jnp.asarray(np.asarray(x).astype(ml_dtypes.bfloat16).astype(np.float32))
-
-
-def equations(jaxpr):
-    """All equations of a traced program, those of its loops and functions included."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
 
 
 def gradients(subscripts, dtype, a, b):

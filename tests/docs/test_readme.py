@@ -6,7 +6,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
 from capsjax import models, registry, routing
 from capsjax.config import load_config
@@ -108,6 +107,8 @@ def test_it_is_swept_and_its_temperature_is_data_of_one_program(files_of_own, tm
 
 @pytest.mark.ci
 def test_a_network_of_ones_own_in_linen_and_nnx():
+    # That of the newest flax does not go with the oldest jax.
+    nnx = pytest.importorskip("flax.nnx", exc_type=ImportError)
     names = {}
     for block in blocks_of("docs/own_network.md"):
         if "register(" not in block:

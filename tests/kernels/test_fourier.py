@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 
 from capsjax.kernels import conv
 from capsjax.kernels.conv import fourier
 from capsjax.kernels.conv import plan as plan_module
 from capsjax.kernels.conv.fourier import make_matrices
 from capsjax.kernels.conv.plan import Plan, make_plan, multiplications, num_frequencies
+from tests.equations import equations
 
 # Images, kernel and stride.
 CASES = {
@@ -61,14 +61,6 @@ def errors(got, expected):
         name: float(np.abs(got[name] - expected[name]).max() / np.abs(expected[name]).max())
         for name in expected
     }
-
-
-def equations(jaxpr):
-    """All equations of a traced program, those of its loops and functions included."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
 
 
 @pytest.mark.parametrize(
