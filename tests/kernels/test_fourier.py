@@ -198,6 +198,7 @@ def test_images_and_their_channels_are_kept_apart():
     np.testing.assert_allclose(without, first, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("images", "at_once", "chunks"),
     # One image is always worked off.

@@ -325,6 +325,7 @@ def softmax_with_a_leak(b):
     return jnp.moveaxis(leaky_softmax(jnp.moveaxis(b, 0, -1)), -1, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1.0, 1e4])
 @pytest.mark.parametrize(("leaky", "plain"), [(False, softmax), (True, softmax_with_a_leak)])
 def test_couple_is_softmax_over_the_first_axis(leaky, plain, size):

@@ -23,6 +23,7 @@ def test_patches_are_those_of_the_plain_form(stride):
     np.testing.assert_array_equal(got[..., terms:], np.broadcast_to([1, 0, 0], got[..., -3:].shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize(
     ("x", "kernel", "stride"),

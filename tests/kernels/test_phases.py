@@ -44,6 +44,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("x", "kernel", "stride"), CASES.values(), ids=CASES)
 def test_value_and_gradients_are_those_of_patches(x, kernel, stride):
     def weighted(x, kernel, form):

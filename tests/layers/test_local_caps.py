@@ -104,6 +104,7 @@ def test_the_control_has_equal_couplings():
     np.testing.assert_allclose(sown["intermediates"]["couplings"], 0.5, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["strided", pytest.param("deconv", marks=pytest.mark.ci)])
 def test_bands_of_rows_change_nothing(kind, monkeypatch):
     below = jnp.asarray(poses_below())
