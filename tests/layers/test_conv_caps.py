@@ -93,7 +93,7 @@ def test_scrambled_windows_take_the_numbers_of_a_pose_from_several_windows():
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("windows", ["gathered", "scrambled"])
 def test_parents_move_with_an_image_that_moves_by_the_stride(windows):
     below = capsules(1, 7, 7, 2, 4)

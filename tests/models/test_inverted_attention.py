@@ -190,7 +190,7 @@ def reference(primary, params, stack, updates, windows):
     return last
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("stack", "updates", "windows"),
     [

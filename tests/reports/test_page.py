@@ -26,7 +26,7 @@ from tests.reports import pages
 from tests.reports.test_report import lose, make_index
 from tests.tiny import ROOT, tiny_config, tiny_convnet_config
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 
 class Parser(HTMLParser):

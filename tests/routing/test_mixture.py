@@ -169,7 +169,7 @@ EXTREMES = jnp.concatenate([VOTES * x + y for x, y in ((0, 0), (1, 0), (0, 3), (
 EXTREME_A = jnp.concatenate([A * x for x in (1, 0, 1, 1)])
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("name", "mode", "children", "parents"),
     [
@@ -240,7 +240,7 @@ def test_votes_of_half_precision_are_routed_in_single(route):
     close(got, route(votes.astype(jnp.float32), A))
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["em", "vb"])
 def test_more_rounds_do_not_hold_more_votes(name):
     votes, a = jnp.ones((64, UPPER, 16)), jnp.ones(64)

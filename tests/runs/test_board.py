@@ -14,7 +14,7 @@ from tests.events import read_pictures, read_scalars, read_texts
 from tests.run_processes import LONG, start, wait_for_steps
 from tests.tiny import tiny_config, tiny_convnet_config
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 PICTURE = np.full((4, 6, 3), 7, np.uint8)
 

@@ -19,7 +19,7 @@ from capsjax.runs.writers import read_metrics
 from capsjax.sweeps.measures import measure_runs
 from capsjax.training.steps import Batches
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 TINY = {
     "data.shapes.height": 8,

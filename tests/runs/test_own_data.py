@@ -21,7 +21,7 @@ from capsjax.training.build import build
 from tests.npz_digits import DIGITS
 from tests.tiny import OVERRIDES
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 COUNTS = (60, 25, 10, 5)
 

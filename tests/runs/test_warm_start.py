@@ -17,7 +17,7 @@ from capsjax.sweeps.run import run_sweep
 from capsjax.training.build import build
 from tests.tiny import tiny_config, tiny_convnet_config
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def together(configs, data, form):
     return states, evaluations
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("form", "gradient"),
     [
