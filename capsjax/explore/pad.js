@@ -6,11 +6,16 @@ const file = element.querySelector("input[type=file]");
 const colour = element.querySelector("input[type=color]");
 const pen = canvas.getContext("2d");
 const pause = 60; // milliseconds between two pictures of a line that is being drawn
+// Milliseconds after which a finished line is sent once more: while the first event of a server is
+// answered, which takes longest, Gradio can lose the last of those that follow.
+const again = 1000;
 let last = null;
 let sent = 0;
 let waiting = null;
+let changes = 0; // so that what comes late does not undo what is newer
 
 function wipe() {
+  changes += 1;
   pen.fillStyle = "black";
   pen.fillRect(0, 0, canvas.width, canvas.height);
 }
@@ -31,6 +36,7 @@ function place(event) {
 }
 
 function stroke(event) {
+  changes += 1;
   const next = place(event);
   pen.strokeStyle = colour ? colour.value : "white";
   pen.lineWidth = canvas.width / 12;
@@ -55,10 +61,13 @@ canvas.addEventListener("pointerup", () => {
   if (last === null) return;
   last = null;
   send();
+  const change = changes;
+  setTimeout(() => change === changes && send(), again);
 });
 
 function take(chosen) {
   if (!chosen) return;
+  changes += 1;
   if (chosen.size > Number(canvas.dataset.mostBytes)) {
     trigger("take", { picture: "", size: chosen.size });
     return;
@@ -87,12 +96,14 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 
 function show() {
   const { picture } = JSON.parse(props.value || "{}");
+  const change = (changes += 1);
   if (!picture) {
     wipe();
     return;
   }
   const image = new Image();
   image.onload = () => {
+    if (change !== changes) return;
     pen.imageSmoothingEnabled = false;
     pen.drawImage(image, 0, 0, canvas.width, canvas.height);
   };
