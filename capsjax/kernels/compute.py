@@ -142,6 +142,19 @@ def processor_multiplies_bfloat16() -> bool:
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
+def completed_forms(forms: Mapping[str, str], chosen: Mapping[str, str]) -> dict[str, str]:
+    """Return the forms that a run began with, and that of votes if there was one only.
+
+    Args:
+      forms: what a model's `chosen_forms` returned when the run began.
+      chosen: what they return now. Networks that had no form of votes to choose held them.
+
+    >>> completed_forms({"conv": "lax"}, {"conv": "phases", "votes": "recomputed"})
+    {'votes': 'held', 'conv': 'lax'}
+    """
+    return {**({"votes": "held"} if "votes" in chosen else {}), **forms}
+
+
 def with_forms(settings: Mapping[str, str], forms: Mapping[str, str]) -> dict[str, str]:
     """Return settings of `Compute` with the chosen forms in place of "auto".
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from capsjax.config.limits import check_limits
 from capsjax.data import Arrays, load_part, load_training, source_of
 from capsjax.data.labels import describe_unseen
+from capsjax.kernels.compute import completed_forms
 from capsjax.metrics import describe_imbalance
 from capsjax.registry import look_up
 from capsjax.runs import devices, processes
@@ -178,10 +179,8 @@ def forms_at_start(restored: Restored | None, chosen: dict[str, str]) -> dict[st
     """Return the forms used since the run's first start; a new run takes the chosen ones."""
     if restored is None or "forms" not in restored.notes:
         return chosen
-    forms, backend = dict(restored.notes["forms"]), restored.notes["backend"]
-    if "votes" in chosen:
-        # Networks that had one form of votes when the run began held them.
-        forms.setdefault("votes", "held")
+    forms = completed_forms(restored.notes["forms"], chosen)
+    backend = restored.notes["backend"]
     if forms != chosen:
         listed = ", ".join(f"{name} {form}" for name, form in forms.items())
         print(

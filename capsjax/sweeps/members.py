@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 
 from capsjax.config.tagged import resolved
 from capsjax.data import Arrays
+from capsjax.kernels.compute import completed_forms
 from capsjax.runs import devices, processes
 from capsjax.runs.environment import machine_memory
 from capsjax.runs.workdir import flatten
@@ -73,9 +74,9 @@ class Members:
         built = build(self.config, *data.sizes)
         self._task = built.objective.task
         check_labels(self._task, data.training.labels.shape, *data.sizes[:2])
-        if forms is None:
-            forms = built.model.chosen_forms(self.config.train.batch_size)
-        self.forms = {"backend": jax.default_backend(), "population": form, "forms": dict(forms)}
+        chosen = built.model.chosen_forms(self.config.train.batch_size)
+        forms = chosen if forms is None else completed_forms(forms, chosen)
+        self.forms = {"backend": jax.default_backend(), "population": form, "forms": forms}
         self._population = Population(self.config, self.numbers, data.sizes, form, forms)
 
     @property
