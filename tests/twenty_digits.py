@@ -44,7 +44,6 @@ def fit_twenty_digits(config: ConfigDict, *, steps: int, rounds: int = 1):
     state = start = jax.jit(built.init_state)(0)
     train = jax.jit(build_train_steps(config, built))
     evaluate = jax.jit(build_evaluate(config, built))
-    correct = 0
     for _ in range(rounds):
         for _ in range(steps):
             state, health = train(state, images, labels, np.int32(1))

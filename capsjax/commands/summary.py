@@ -35,7 +35,6 @@ from capsjax.reports.wording import plural
 from capsjax.runs.compilation import keep_compiled_programs
 from capsjax.runs.progress import format_seconds
 from capsjax.runs.workdir import flatten
-from capsjax.training import steps_per_epoch
 from capsjax.training.build import Built, build
 from capsjax.training.fitting import choose_batch_size, describe_misfits
 
@@ -88,14 +87,13 @@ def describe(config: ConfigDict, *, timed: bool = False) -> str:
             f"optimizer {size.state_bytes / 1e6:.1f} MB, data {size.data_bytes / 1e6:.1f} MB, "
             f"working memory {size.working_bytes / 1e6:.1f} MB",
             "computed as: " + ", ".join(f"{name} {form}" for name, form in forms.items()),
-            *([_describe_time(step, config, built)] if timed else []),
+            *([_describe_time(step, built)] if timed else []),
         ]
     )
 
 
-def _describe_time(step: CompiledStep, config: ConfigDict, built: Built) -> str:
-    seconds, num_steps = time_step(step, config, built)
-    an_epoch = steps_per_epoch(step.images.shape[0], config.train.batch_size)
+def _describe_time(step: CompiledStep, built: Built) -> str:
+    (seconds, num_steps), an_epoch = time_step(step, built), built.steps_per_epoch
     return (
         f"time of a step: {1000 * seconds:.4g} ms, the best of {ROUNDS} measurements of "
         f"{plural(num_steps, 'step')}; an epoch has {plural(an_epoch, 'step')}, together "

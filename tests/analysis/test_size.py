@@ -44,7 +44,7 @@ def test_the_time_of_a_step_is_that_of_its_program(monkeypatch):
     seconds = [0.0]
     monkeypatch.setattr("capsjax.analysis.size.time.perf_counter", lambda: seconds[0])
     monkeypatch.setattr("capsjax.analysis.size.SECONDS", 41.0)
-    time = time_step(step._replace(program=program), config, built)
+    time = time_step(step._replace(program=program), built)
     # 41 s are four steps of 10.25 s, as the second call takes; compilation may be in the first.
     assert asked == [1, 1, 4, 4, 4]
     assert time.num_steps == 4
