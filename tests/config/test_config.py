@@ -290,7 +290,7 @@ def hasty_compiler():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty_compiler")
 @pytest.mark.parametrize(
     "family",
