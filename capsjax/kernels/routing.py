@@ -24,6 +24,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from capsjax.kernels.chunks import join, split
+from capsjax.kernels.rearrangement import rearrange
 from capsjax.notation import Routed
 from capsjax.ops import EpsPlacement, SquashName, check_votes, make_squash, safe_norm
 from capsjax.products import OPERAND_TYPES, OperandType, large_result, product
@@ -148,7 +149,9 @@ class OneAtATime:
     def lay_out(self, u: Array, W: Array) -> tuple[Array, Array]:
         """Return u (n, i, p) and W (i, j, d, p) in the layout of the other methods."""
         i, j, d, p = W.shape
-        return u.transpose(0, 2, 1), W.transpose(1, 2, 3, 0).reshape(j, d, p * i)
+        # Once, and when the poses are there: XLA would do it early, and for each reader anew.
+        W = rearrange(lambda W: W.transpose(1, 2, 3, 0), W, after=u)
+        return u.transpose(0, 2, 1), W.reshape(j, d, p * i)
 
     def size_of_groups(self, n: int, j: int, i: int, p: int) -> int:
         """Return how many images are routed at once, in groups of equal size."""

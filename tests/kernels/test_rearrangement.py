@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsjax.kernels.conv.rearrangement import rearrange
+from capsjax.kernels.rearrangement import rearrange
 
 
 def transposed(x):
@@ -18,6 +18,13 @@ def test_it_is_the_function_whatever_the_numbers_are(first):
     np.testing.assert_array_equal(jax.jit(lambda x: rearrange(transposed, x))(x), transposed(x))
 
 
+@pytest.mark.parametrize("first", [-1.0, 1.0, np.nan])
+def test_it_is_the_function_whatever_it_waits_for(first):
+    x, other = jnp.arange(24.0).reshape(2, 3, 4), jnp.full((3, 3), first)
+    waited = jax.jit(lambda x, other: rearrange(transposed, x, after=other))(x, other)
+    np.testing.assert_array_equal(waited, transposed(x))
+
+
 def test_the_compiler_does_not_join_it_with_what_follows():
     def product(x):
         return jnp.ones((5, 4)) @ rearrange(transposed, x).reshape(4, -1)
@@ -28,3 +35,4 @@ def test_the_compiler_does_not_join_it_with_what_follows():
 
 def test_no_numbers_at_all():
     assert rearrange(transposed, jnp.zeros((0, 3, 4))).shape == (4, 0, 3)
+    assert rearrange(transposed, jnp.zeros((2, 3, 4)), after=jnp.zeros(0)).shape == (4, 2, 3)

@@ -322,6 +322,16 @@ def test_jit_computes_what_eager_does():
     chex.assert_trees_all_close(apply(images, labels), eager, atol=1e-6)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="another device allocates by itself")
+def test_a_batch_of_the_small_network_fits_memory_that_stays_in_the_process():
+    # glibc takes blocks above 32 MiB fresh from the system each time, and their pages are cleared.
+    model = model_of(make_config("paper,small"))
+    images = jax.ShapeDtypeStruct((128, *MNIST), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    compiled = jit(model.apply).lower(variables, images).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 30 * 2**20
+
+
 @pytest.mark.ci
 @each_preset
 def test_gradients_are_finite_for_zero_images_and_zero_poses(preset):

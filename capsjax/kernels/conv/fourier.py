@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 
 from capsjax.kernels.chunks import join, split
 from capsjax.kernels.conv.plan import Plan, make_plan, num_frequencies
-from capsjax.kernels.conv.rearrangement import rearrange
+from capsjax.kernels.rearrangement import rearrange
 from capsjax.products import OPERAND_TYPES, OperandType, large_result, product
 
 # Limit on the transformed images in memory at once; larger batches are processed in chunks.
@@ -103,11 +103,17 @@ def _apply(f: Callable[[Array], Array], x: Array) -> Array:
 
 def _forward(stride, dtype, x, kernel, arrange=rearrange):
     plan, size = _plan_of(x, kernel, stride)
-    W = _transform_kernel(plan, dtype, kernel, arrange)
     if size == len(x):
-        y, X = _forward_chunk(plan, dtype, x, W, arrange)
-        return y, (x, kernel, W, X)
-    y = lax.map(lambda part: _forward_chunk(plan, dtype, part, W, arrange)[0], split(x, size))
+        X = _transform_images(plan, dtype, x, arrange)
+        # XLA would begin with the kernel, which then takes up memory beside the images.
+        W = _transform_kernel(plan, dtype, kernel, after=X)
+        return _outputs(plan, dtype, X, W, size), (x, kernel, W, X)
+    W = _transform_kernel(plan, dtype, kernel)
+
+    def one_chunk(part):
+        return _outputs(plan, dtype, _transform_images(plan, dtype, part, arrange), W, size)
+
+    y = lax.map(one_chunk, split(x, size))
     # The transformed images, several times larger than x, are computed again when needed.
     return join(y, len(x)), (x, kernel, W, None)
 
@@ -142,19 +148,18 @@ _convolve.defvjp(_forward, _backward)
 # then rows for its second. The channels c always come last, because they are the most numerous.
 
 
-def _forward_chunk(plan: Plan, dtype: str, x: Array, W: Array, arrange: Arrange):
-    """Return the outputs (n, y, x, o) of a chunk, and its transformed images (g, 2t, c)."""
-    X = _transform_images(plan, dtype, x, arrange)
+def _outputs(plan: Plan, dtype: str, X: Array, W: Array, n: int) -> Array:
+    """Return the outputs (n, y, x, o) of n transformed images (g, 2t, c)."""
     held = OPERAND_TYPES[large_result(dtype)]
     Y = jnp.einsum("gtc,goc->gto", X, W, preferred_element_type=held)
     _, _, C = make_matrices(plan.points, plan.taps, plan.tile)
     g, t, o = len(Y), Y.shape[1] // 2, Y.shape[2] // 2
     Y = Y.reshape(g, 2, t, 2, o).transpose(0, 1, 3, 2, 4)
     y = _by_constant(C, Y.reshape(4 * g, t * o), dtype)
-    y = y.reshape(*plan.tile, x.shape[0], *plan.tiles, o)
+    y = y.reshape(*plan.tile, n, *plan.tiles, o)
     y = y.transpose(2, 3, 0, 4, 1, 5)
-    y = y.reshape(x.shape[0], plan.tile[0] * plan.tiles[0], plan.tile[1] * plan.tiles[1], o)
-    return y[:, : plan.outputs[0], : plan.outputs[1]], X
+    y = y.reshape(n, plan.tile[0] * plan.tiles[0], plan.tile[1] * plan.tiles[1], o)
+    return y[:, : plan.outputs[0], : plan.outputs[1]]
 
 
 def _backward_chunk(plan: Plan, dtype: str, x: Array, W: Array, X: Array, dy: Array):
@@ -193,10 +198,10 @@ def _transform_images(plan: Plan, dtype: str, x: Array, arrange: Arrange = rearr
     return _transform(A, tiles.reshape(A.shape[1], -1, plan.stride**2 * x.shape[3]), dtype)
 
 
-def _transform_kernel(plan: Plan, dtype: str, kernel: Array, arrange: Arrange) -> Array:
-    """Transform a kernel, rounded: (kh, kw, c, o) -> (g, 2o, c)."""
+def _transform_kernel(plan: Plan, dtype: str, kernel: Array, after: Array | None = None) -> Array:
+    """Transform a kernel, rounded, when `after` is there: (kh, kw, c, o) -> (g, 2o, c)."""
     _, B, _ = make_matrices(plan.points, plan.taps, plan.tile)
-    phases = arrange(functools.partial(_phases, plan), _rounded(kernel, dtype))
+    phases = rearrange(functools.partial(_phases, plan), _rounded(kernel, dtype), after)
     return _transform(B, phases.reshape(B.shape[1], kernel.shape[3], -1), dtype)
 
 
