@@ -21,16 +21,9 @@ from capsjax.commands.messages import (
 )
 from capsjax.config.files import find_config, load_config
 from capsjax.config.renamed import new_name
-from capsjax.data import Arrays
-from capsjax.runs.files import digest
 from capsjax.runs.output import STANDARD_OUTPUT, watch_output
 
 CONFIG = "--config"
-
-# What to do about data that are not those of the run.
-OTHER_DATA = (
-    "Name the run's own data (--data_file, --data_dir), or take these all the same: --other_data"
-)
 
 # What a command answers to the config of another one, by what its own describes.
 OTHER_CONFIG = {
@@ -122,11 +115,6 @@ def define_trained_run_flags() -> None:
     flags.DEFINE_bool(
         "other_data", False, "Take data that are not the run's own, though they have its name."
     )
-
-
-def folder_beside(folder: Path, data: Arrays) -> Path:
-    """Return a folder for results on other data than the run's own, beside that of its own."""
-    return folder.with_name(f"{folder.name}-{digest(data.fingerprint())[:8]}")
 
 
 def existing_run(workdir: str) -> Path:

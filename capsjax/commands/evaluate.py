@@ -17,7 +17,6 @@ import numpy as np
 from absl import flags
 
 from capsjax.commands import command_line
-from capsjax.data import Arrays, fitted, load_part, load_training, source_of
 from capsjax.metrics import (
     count_confusions,
     describe_imbalance,
@@ -27,9 +26,9 @@ from capsjax.metrics import (
 )
 from capsjax.plots import figures
 from capsjax.runs.compilation import keep_compiled_programs
-from capsjax.runs.data_record import Fingerprints, check_data, fingerprints
 from capsjax.runs.files import naming, write_json
 from capsjax.runs.predictor import Predictor, load_predictor
+from capsjax.runs.trained_data import load_data
 
 FLAGS = flags.FLAGS
 
@@ -47,27 +46,22 @@ def main() -> None:
     keep_compiled_programs()
     workdir = command_line.existing_run(FLAGS.workdir)
     predictor = load_predictor(workdir, FLAGS.checkpoint)
-    config = predictor.config.data
-    name = FLAGS.data or config.name
-    where = {"dir": FLAGS.data_dir or config.dir, "file": FLAGS.data_file or config.file}
-    source = fitted({**source_of(config), **where, "name": name}, predictor.model.image_shape)
-    data = load_part(part=FLAGS.part, **source)
-    if name == config.name and not FLAGS.other_data:
-        found = _own_parts(data, {**config, **where})
-        check_data(workdir, found, command_line.OTHER_DATA)
-    if data.num_classes > predictor.model.num_classes:
-        raise ValueError(
-            f"{name} has {data.num_classes} classes and the network {predictor.model.num_classes}"
-        )
+    name = FLAGS.data or predictor.config.data.name
+    data, folder = load_data(
+        predictor,
+        workdir,
+        workdir / "evaluation" / f"{name}-{FLAGS.part}-{predictor.step}",
+        name=name,
+        part=FLAGS.part,
+        dir=FLAGS.data_dir,
+        file=FLAGS.data_file,
+        other=FLAGS.other_data,
+    )
     if data.labels.ndim == 2:
         raise ValueError(
             "this command counts one class for each image or pixel; the accuracy of several is in "
             f"{workdir / 'summary.json'}"
         )
-    data = data.numbered_as(predictor.class_names)
-    folder = workdir / "evaluation" / f"{name}-{FLAGS.part}-{predictor.step}"
-    if FLAGS.other_data:
-        folder = command_line.folder_beside(folder, data)
     title = f"{predictor.config.name}, step {predictor.step}, on {name} ({FLAGS.part})"
     arguments = (predictor, data.images, data.labels, folder, title, FLAGS.mistakes)
     if data.labels.ndim == 3:
@@ -79,14 +73,6 @@ def main() -> None:
         imbalance = describe_imbalance(result, predictor.model.num_classes)
         counted += f"; {imbalance}" if imbalance else ""
     print(f"{title}: accuracy {100 * result['accuracy']:.2f} %{counted}\nwrote {folder}")
-
-
-def _own_parts(data: Arrays, settings: dict) -> Fingerprints:
-    """Return fingerprints by the names of a run's parts: it divides "train" into two."""
-    if FLAGS.part == "test":
-        return fingerprints(test=data)
-    training, validation = load_training(**settings)
-    return fingerprints(training=training, validation=validation)
 
 
 def evaluate(

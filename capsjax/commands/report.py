@@ -19,7 +19,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from capsjax.commands import command_line
-from capsjax.data import DataError, fitted, load_part, source_of
+from capsjax.data import DataError
 from capsjax.plots import sweeps as sweep_figures
 from capsjax.reports.analysis import Analysis, analyse
 from capsjax.reports.csv_tables import points_csv, trials_csv
@@ -32,9 +32,9 @@ from capsjax.reports.page.tested import Tested
 from capsjax.reports.wording import percent, plural
 from capsjax.runs.checkpoint import CheckpointError
 from capsjax.runs.compilation import keep_compiled_programs
-from capsjax.runs.data_record import check_data, fingerprints
 from capsjax.runs.files import naming, warn, write_text
 from capsjax.runs.predictor import load_predictor
+from capsjax.runs.trained_data import load_data
 from capsjax.runs.workdir import read_config
 
 FLAGS = flags.FLAGS
@@ -150,17 +150,12 @@ def _test(
 ) -> tuple[Tested, Path]:
     """Let the network of a run predict its test images; return that, and the path of the page."""
     predictor = load_predictor(workdir, checkpoint)
-    data = predictor.config.data
-    where = {"dir": data_dir or data.dir, "file": data_file or data.file}
-    source = fitted({**source_of(data), **where}, predictor.model.image_shape)
-    test, path = load_part(part="test", **source), workdir / PAGE
-    if other_data:
-        path = command_line.folder_beside(path.with_suffix(""), test).with_suffix(".html")
-    else:
-        check_data(workdir, fingerprints(test=test), command_line.OTHER_DATA)
-    test = test.numbered_as(predictor.class_names)
+    folder = (workdir / PAGE).with_suffix("")
+    test, folder = load_data(
+        predictor, workdir, folder, dir=data_dir, file=data_file, other=other_data
+    )
     prediction = predictor.predict(test.images, predictor.config.evaluate.batch_size)
-    return Tested(predictor, test, prediction), path
+    return Tested(predictor, test, prediction), folder.with_suffix(".html")
 
 
 def write_report(

@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 
 from capsjax.analysis.examples import one_of_each_class, some_of_each_class
 from capsjax.commands import command_line
-from capsjax.data import Arrays, fitted, load_part, source_of
+from capsjax.data import Arrays
 from capsjax.metrics import dice_coefficient
 from capsjax.plots import figures
 from capsjax.runs.compilation import keep_compiled_programs
-from capsjax.runs.data_record import check_data, fingerprints
 from capsjax.runs.files import naming
 from capsjax.runs.moved_poses import move_poses
 from capsjax.runs.predictor import Predictor, load_predictor
+from capsjax.runs.trained_data import load_data
 from capsjax.runs.writers import read_metrics
 
 FLAGS = flags.FLAGS
@@ -40,16 +40,14 @@ def main() -> None:
     keep_compiled_programs()
     workdir = command_line.existing_run(FLAGS.workdir)
     predictor = load_predictor(workdir, FLAGS.checkpoint)
-    data = predictor.config.data
-    where = {"dir": FLAGS.data_dir or data.dir, "file": FLAGS.data_file or data.file}
-    source = fitted({**source_of(data), **where}, predictor.model.image_shape)
-    test = load_part(part="test", **source)
-    folder = workdir / "figures"
-    if FLAGS.other_data:
-        folder = command_line.folder_beside(folder, test)
-    else:
-        check_data(workdir, fingerprints(test=test), command_line.OTHER_DATA)
-    test = test.numbered_as(predictor.class_names)
+    test, folder = load_data(
+        predictor,
+        workdir,
+        workdir / "figures",
+        dir=FLAGS.data_dir,
+        file=FLAGS.data_file,
+        other=FLAGS.other_data,
+    )
     folder.mkdir(exist_ok=True)
     offsets = np.linspace(-FLAGS.pose_range, FLAGS.pose_range, FLAGS.pose_steps)
     for name, figure in draw(predictor, test, read_metrics(workdir), FLAGS.images, offsets):

@@ -20,7 +20,7 @@ from capsjax.reports.page import classes, curves, decoder, records
 from capsjax.reports.page.html import element, page, table
 from capsjax.reports.page.pictures import picture
 from capsjax.reports.page.run import read_record, run_page
-from capsjax.runs import train
+from capsjax.runs import train, trained_data
 from capsjax.runs.predictor import load_predictor
 from tests.reports import pages
 from tests.reports.test_report import lose, make_index
@@ -233,7 +233,7 @@ def test_the_page_of_a_run_whose_data_are_gone_is_made_of_its_files(finished, mo
     def gone(**_):
         raise DataError("the file is gone")
 
-    monkeypatch.setattr(report, "load_part", gone)
+    monkeypatch.setattr(trained_data, "load_part", gone)
     text = report.write_run_page(finished).read_text()
     assert "There are no test images on this page: the file is gone." in text
     assert headings(text) == [
@@ -264,8 +264,8 @@ def test_what_was_evaluated_and_drawn_before_is_shown_where_the_data_are_gone(de
 
 @pytest.mark.slow
 def test_other_data_than_those_of_the_run_are_refused(finished, monkeypatch):
-    load = report.load_part
-    monkeypatch.setattr(report, "load_part", lambda **which: load(**which).take(np.arange(50)))
+    load, few = trained_data.load_part, np.arange(50)
+    monkeypatch.setattr(trained_data, "load_part", lambda **which: load(**which).take(few))
     with pytest.raises(ValueError, match=r"not the data of .*: 360 test examples there, 50 here"):
         report.write_run_page(finished)
     path = report.write_run_page(finished, other_data=True)
@@ -275,7 +275,7 @@ def test_other_data_than_those_of_the_run_are_refused(finished, monkeypatch):
 def test_the_test_set_of_an_unfinished_run_is_not_read(finished, tmp_path, monkeypatch):
     for name in ("config.json", "env.json", "metrics.jsonl"):
         (tmp_path / name).write_bytes((finished / name).read_bytes())
-    monkeypatch.setattr(report, "load_part", lambda **_: pytest.fail("reads test images"))
+    monkeypatch.setattr(trained_data, "load_part", lambda **_: pytest.fail("reads test images"))
     text = report.write_run_page(tmp_path).read_text()
     assert "Not finished: at epoch 1 of 1." in text
     assert "a run reads its test set once it is finished" in text

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from capsjax.commands import command_line, evaluate, visualize
+from capsjax.commands import evaluate, visualize
 from capsjax.config.tagged import resolved
 from capsjax.reports.runs import read_run
-from capsjax.runs import data_record, train, workdir
+from capsjax.runs import data_record, train, trained_data, workdir
 from capsjax.runs.files import (
     DamagedFileError,
     WorkdirError,
@@ -219,8 +219,8 @@ def test_other_training_data_are_refused_by_evaluation_too(run, monkeypatch, tmp
 
 
 def test_a_folder_beside_is_named_by_images_and_labels(tmp_path):
-    first = command_line.folder_beside(tmp_path / "a", TEST)
+    first = trained_data.folder_beside(tmp_path / "a", TEST)
     labels = TEST.labels[::-1].copy()
-    second = command_line.folder_beside(tmp_path / "a", type(TEST)(TEST.images, labels, 10))
+    second = trained_data.folder_beside(tmp_path / "a", type(TEST)(TEST.images, labels, 10))
     assert first != second
     assert first.name.startswith("a-")
