@@ -13,11 +13,12 @@ MultiMNIST 5.1 %. An independent run of their setting on MNIST, the best of its 
 the test set: 0.42 %. No full run of ours has been made yet.
 
 The recipe is that of the released code: Adam, 5e-4 times 0.97 at each epoch and not below 5e-5,
-150 epochs of batches of 16, margin loss + 0.392 MSE. Not built yet, for MNIST: rotations by up to
-30 degrees, shifts as far as the margins allow (here 2 pixels), narrower digits, erased squares;
-for MultiMNIST: one reconstruction for each digit (here both capsules reconstruct the image); for
-smallNORB: standardised channels, random crops, brightness and contrast. Their checkpoints were
-selected on the test set; here the last epoch counts.
+150 epochs of batches of 16, margin loss + 0.392 MSE. Not set here: rotations of MNIST by up to 30
+degrees (`--config.augment.rotation=30`), brightness and contrast of smallNORB (`augment.brightness`,
+`augment.contrast`). Not built yet, for MNIST: shifts as far as the margins allow (here 2 pixels),
+narrower digits, erased squares; for MultiMNIST: one reconstruction for each digit (here both
+capsules reconstruct the image); for smallNORB: standardised channels, random crops. Their
+checkpoints were selected on the test set; here the last epoch counts.
 
 The control, with couplings held at 1/j and the same squash, is
 `--config.model.routing.name=uniform`.

@@ -24,8 +24,9 @@ with positions of the layer of stride 2 taken for those of stride 1; means are d
 coordinates are those of columns and rows, in the first two entries of a vote; the margin rises
 along a sigmoid, for 300,000 steps and more.
 
-Not built yet: random crops, brightness and contrast, a reader of smallNORB. The weight decay of
-2e-7 is that of all parameters, in the released code that of kernels alone.
+Not set here: brightness and contrast (`augment.brightness`, `augment.contrast`). Not built yet:
+random crops, a reader of smallNORB. The weight decay of 2e-7 is that of all parameters, in the
+released code that of kernels alone.
 
 Needs MNIST, which TFDS downloads once; `--config.data.dir` names its folder.
 """

@@ -2,8 +2,8 @@
 
     python experiments/train.py --config=configs/npz.py --config.data.file=my.npz
 
-README.md ("Your own data") describes the file. For images smaller than about 20x20 make the
-kernels smaller, as configs/digits.py does.
+docs/own_data.md describes the file. For images smaller than about 20x20 make the kernels smaller,
+as configs/digits.py does.
 """
 
 from capsjax.config.own_data import make_own_data_config

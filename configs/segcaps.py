@@ -24,8 +24,9 @@ losses. `paper` takes it. Without it the rate is 1e-3 or 3e-3, the batch 10, and
 MSE in proportion to the number of pixels, of which it is 0.0005. Theirs weighs present pixels
 by the ratio of both in the data, here `binary_cross_entropy_loss.positive_weight`. Not built yet:
 the decay of the rate by 1e-6 a step, the rate times 0.05 where the validation Dice does not grow
-for 5 epochs, early stopping, rotations, noise and elastic deformations of the images, a threshold
-chosen for each volume (here a pixel is of a class where its length is above one half).
+for 5 epochs, early stopping, noise and elastic deformations of the images, a threshold chosen for
+each volume (here a pixel is of a class where its length is above one half). Rotations are not set
+(`--config.augment.rotation`).
 
 What differs: squash(0) is 0, theirs 0/0. In testing the decoder gets the capsules of predicted
 pixels, theirs all. For several classes the last layer has a type of capsule for each, and they
