@@ -42,12 +42,12 @@ def main() -> None:
         return
     if name not in COMMANDS:
         sys.exit(f"error: no command {name!r}; {suggest(name, COMMANDS)}")
-    del sys.argv[1]
-    run(name)
+    # `sys.argv` stays whole: it is recorded as the command of what is made.
+    run(name, [sys.argv[0], *sys.argv[2:]])
 
 
-def run(name: str) -> None:
-    """Run a command with the flags of `sys.argv`."""
+def run(name: str, argv: list[str] | None = None) -> None:
+    """Run a command with the flags of `argv`, by default those of `sys.argv`."""
     from capsjax.commands.extras import how_to_install
     from capsjax.runs.interrupt import exit_at_ctrl_c
 
@@ -56,4 +56,4 @@ def run(name: str) -> None:
         from capsjax.commands import command_line
     except ModuleNotFoundError as error:
         sys.exit(f"error: {how_to_install(error)}")
-    command_line.run(name)
+    command_line.run(name, sys.argv if argv is None else argv)

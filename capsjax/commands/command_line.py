@@ -34,14 +34,15 @@ OTHER_CONFIG = {
 USER_ERRORS = (ValueError, OSError, KeyError, AttributeError, TypeError, flags.Error)
 
 
-def run(name: str) -> None:
+def run(name: str, argv: list[str]) -> None:
     """Parse the flags of a command, call its main, and report a user's mistake in one line.
 
-    Flags are defined here and not when the command is imported: tests import several of them.
+    The first of `argv` is the program. Flags are defined here and not when the command is imported:
+    tests import several of them.
     """
     logging.set_verbosity(logging.WARNING)
     watch_output()
-    if not _is_debug(sys.argv):
+    if not _is_debug(argv):
         leave_errors_to_one_line()
     module = _guard(lambda: importlib.import_module(f"capsjax.commands.{name}"), False, status=1)
     module.define_flags()
@@ -52,6 +53,7 @@ def run(name: str) -> None:
             flags.FLAGS.debug,
             status=1,
         ),
+        argv=argv,
         flags_parser=lambda argv: _parse(argv, module),
     )
 

@@ -15,6 +15,8 @@ from capsjax.registry import look_up
 # GPU, which rounds the operands of float32 products to TF32 unless told otherwise.
 DTYPES = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}
 VOTES = dict.fromkeys(("auto", "held", "recomputed"))
+# What a model's `chosen_forms` has besides the forms of its convolutions by layer name.
+NOT_LAYERS = ("dtype", "votes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +72,11 @@ class Compute:
                 return function(*arguments, **settings)
 
         return traced
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers whose convolutions have a form of their own."""
+        return [name for name in self._forms() if name]
 
     def of_layer(self, name: str) -> "Compute":
         """Return the settings of one convolution, with its own form or that of all."""
@@ -167,8 +174,7 @@ def with_forms(settings: Mapping[str, str], forms: Mapping[str, str]) -> dict[st
     {'dtype': 'float32', 'conv': 'conv_0:lax'}
     """
     # A layer may be called "conv", like the field for all layers.
-    others = ("dtype", "votes")
-    layers = ",".join(f"{name}:{form}" for name, form in forms.items() if name not in others)
-    chosen = {name: forms[name] for name in others if name in forms}
+    layers = ",".join(f"{name}:{form}" for name, form in forms.items() if name not in NOT_LAYERS)
+    chosen = {name: forms[name] for name in NOT_LAYERS if name in forms}
     # A network of a user's own may have no layer with several forms.
     return {**settings, **chosen, **({"conv": layers} if layers else {})}

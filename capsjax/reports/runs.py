@@ -1,5 +1,6 @@
 """Single runs as rows of a table, read from the files in their folders."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from capsjax.reports.documents import DOCUMENTS
 from capsjax.reports.tables import table
 from capsjax.runs.data_record import read_data
 from capsjax.runs.files import DamagedFileError, WorkdirError
-from capsjax.runs.workdir import flatten, read_config, read_starts, read_summary
+from capsjax.runs.workdir import flatten, read_config, read_starts, read_summary, typed_words
 from capsjax.runs.writers import read_metrics
 
 # Fields that locate files, which does not affect what was run.
@@ -57,10 +58,11 @@ class Run(NamedTuple):
     def command(self) -> str:
         """The command, without the seed and without the places of files."""
         hidden = ("--workdir", *(f"--config.{name}" for name in ("seed", *PLACES)))
-        words = self.starts[0]["command"]
-        script = Path(words[0]).name
-        kept = [word for word in words[1:] if word.partition("=")[0] not in hidden]
-        return f"`{' '.join([script, *kept])}`"
+        words = typed_words(self.starts[0]["command"], "train")
+        if words[0] == "python":
+            words = [Path(words[1]).name, *words[2:]]
+        kept = [word for word in words if word.partition("=")[0] not in hidden]
+        return f"`{shlex.join(kept)}`"
 
 
 def read_run(workdir: Path) -> Run:

@@ -17,7 +17,7 @@ report.html          a page of all this, the output of report.py
 import datetime
 import fnmatch
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +307,22 @@ def _recorded_digest(path: Path) -> str | None:
 def program_command(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return how this program was called, for env.json."""
     return {"command": sys.argv, "overrides": dict(overrides)}
+
+
+def typed_words(words: Sequence[str], program: str) -> list[str]:
+    """Return the words of a recorded command as they are typed, without the place of `capsjax`.
+
+    Args:
+      words: the field "command" of a start.
+      program: the command that it is, which earlier versions did not record.
+
+    >>> typed_words(["/usr/bin/capsjax", "--config=digits"], "train")
+    ['capsjax', 'train', '--config=digits']
+    >>> typed_words(["experiments/train.py", "--config=a.py"], "train")
+    ['python', 'experiments/train.py', '--config=a.py']
+    """
+    script, *rest = words
+    if Path(script).suffix == ".py":
+        return ["python", script, *rest]
+    has_program = bool(rest) and not rest[0].startswith("-")
+    return ["capsjax", *([] if has_program else [program]), *rest]

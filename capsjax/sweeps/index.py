@@ -1,5 +1,6 @@
 """index.json: a description of a sweep, and a row for each of its trials."""
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from capsjax.runs.files import DamagedFileError, read_sealed, set_aside
-from capsjax.runs.workdir import program_command
+from capsjax.runs.workdir import program_command, typed_words
 from capsjax.sweeps import Trial
 from capsjax.sweeps.folders import Status
 
@@ -53,7 +54,7 @@ def make_index(
         ],
         **{name: environment[name] for name in OF_MACHINE},
         "versions": environment["packages"],
-        "command": " ".join(["python", *program_command({})["command"]]),
+        "command": shlex.join(typed_words(program_command({})["command"], "sweep")),
         "seconds": seconds,
         "trials": [
             _row(trial, status, trial.id in running)

@@ -7,8 +7,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from capsjax.data import OWN, Arrays
+from capsjax.kernels.compute import NOT_LAYERS, Compute
 from capsjax.models import CapsNet
-from capsjax.registry import component_of
+from capsjax.registry import component_of, suggest
 
 # The largest batch that is chosen, and the steps that an epoch has at least.
 LARGEST_BATCH, FEWEST_STEPS = 128, 8
@@ -17,6 +18,8 @@ LARGEST_BATCH, FEWEST_STEPS = 128, 8
 MANY_CAPSULES, FEWER_CAPSULES = 10_000, 4_000
 # Weight of the mean squared error in the paper: 0.0005 for each of 784 pixels.
 WEIGHT = 0.392
+# How far the mean of class weights is from 1 once they have six digits.
+ROUNDING = 1e-5
 
 
 def fit_to_data(config: ConfigDict, training: Arrays) -> ConfigDict:
@@ -85,6 +88,8 @@ def choose_class_weights(setting: str, training: Arrays) -> str:
     total = float(weights @ counts)
     if total == 0:
         raise ValueError("class_weights are above 0 for at least one class of the training images")
+    if setting != "balanced" and abs(total / counts.sum() - 1) < ROUNDING:
+        return setting  # chosen before: another division would change the last digit
     return ",".join(f"{weight:.6g}" for weight in weights * counts.sum() / total)
 
 
@@ -120,7 +125,11 @@ def describe_misfits(config: ConfigDict, model: nn.Module) -> list[str]:
       config: see `capsjax.config`.
       model: the network that it describes.
     """
-    lines = [_describe_capsules(model), _describe_reconstruction(config, model.image_shape)]
+    lines = [
+        _describe_capsules(model),
+        _describe_reconstruction(config, model.image_shape),
+        _describe_forms(config, model),
+    ]
     return [line for line in lines if line]
 
 
@@ -154,3 +163,14 @@ def _describe_reconstruction(config: ConfigDict, image_shape: tuple[int, int, in
         "times what it does in the paper: --config.reconstruction_loss.reduction=mean "
         f"--config.loss_weights.reconstruction={WEIGHT:g} is its weight for images of any size"
     )
+
+
+def _describe_forms(config: ConfigDict, model: nn.Module) -> str:
+    """Name a layer that has a form of convolution in the config and does not exist."""
+    layers = model.chosen_forms(batch_size=1)
+    unknown = [name for name in Compute(**config.model.compute).layers if name not in layers]
+    if not unknown:
+        return ""
+    known = suggest(unknown[0], (name for name in layers if name not in NOT_LAYERS))
+    line = f"warning: model.compute.conv names the layer {unknown[0]!r}, which is not there"
+    return f"{line}; {known}"

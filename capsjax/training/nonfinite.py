@@ -34,7 +34,7 @@ def find_non_finite(
     Args:
       config: see `capsjax.config`.
       built: what it describes.
-      variables: parameters and statistics before the step.
+      variables: parameters before the step, and statistics, which training does not read.
       step: number of steps before it.
       images, labels: the training examples.
 

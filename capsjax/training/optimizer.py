@@ -59,12 +59,8 @@ def make_schedule(
     annealing_steps = (anneal_epochs or epochs) * steps_per_epoch
     schedules = {
         "constant": lambda: optax.constant_schedule(learning_rate),
-        "exponential": lambda: optax.exponential_decay(
-            learning_rate,
-            transition_steps=decay_every * unit,
-            decay_rate=decay_rate,
-            staircase=staircase,
-            end_value=floor,
+        "exponential": lambda: _exponential(
+            learning_rate, floor, decay_rate, decay_every * unit, staircase
         ),
         "cosine": lambda: _cosine(learning_rate, floor, annealing_steps),
         "linear": lambda: optax.linear_schedule(learning_rate, floor, annealing_steps),
@@ -74,6 +70,19 @@ def make_schedule(
         ),
     }
     return look_up(schedules, name, "schedule")()
+
+
+def _exponential(
+    start: float | Float[Array, ""],
+    floor: float | Float[Array, ""],
+    rate: float,
+    num_steps: int,
+    staircase: bool,
+) -> optax.Schedule:
+    """Make a schedule that is multiplied by `rate` every `num_steps`, and not below the floor."""
+    # Its own end_value would be an upper bound for a rate of 1 and more.
+    decay = optax.exponential_decay(start, num_steps, rate, staircase=staircase)
+    return lambda step: jnp.maximum(decay(step), floor)
 
 
 def _cosine(

@@ -14,6 +14,7 @@ from capsjax.commands import command_line, extras, summary
 from capsjax.commands import list as list_command
 from capsjax.config import files, load_config
 from capsjax.data import training_sizes
+from capsjax.runs import workdir
 from tests.tiny import ROOT, tiny_config
 
 
@@ -58,6 +59,21 @@ def test_an_unknown_command_is_answered_with_the_nearest(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["capsjax", "trian"])
     with pytest.raises(SystemExit, match="no command 'trian'; did you mean 'train'"):
         commands.main()
+
+
+def test_the_command_that_is_recorded_can_be_typed_again(monkeypatch):
+    typed = ["/usr/bin/capsjax", "sweep", "--config=sweeps/digits", "--workdir=my runs/a"]
+    recorded = []
+
+    def record(name, argv):
+        recorded.append((name, argv, workdir.program_command({})["command"]))
+
+    monkeypatch.setattr(sys, "argv", list(typed))
+    monkeypatch.setattr(command_line, "run", record)
+    commands.main()
+    ((name, argv, words),) = recorded
+    assert (name, argv[1:], words) == ("sweep", typed[2:], typed)
+    assert workdir.typed_words(words, "sweep") == ["capsjax", *typed[1:]]
 
 
 def test_the_configs_of_the_package_are_those_of_the_checkout():

@@ -71,6 +71,14 @@ def test_a_run(write_run):
     ]
 
 
+def test_the_command_of_a_run_that_was_installed(write_run):
+    command = ["/usr/bin/capsjax", "--config=a b.py", "--workdir=/a"]
+    (earlier,) = rows(write_run("a", errors=91, command=command))
+    command.insert(1, "train")
+    (now,) = rows(write_run("b", errors=91, command=command))
+    assert earlier[0] == now[0] == "`capsjax train '--config=a b.py'`"
+
+
 def test_seeds_share_a_row_and_other_configs_do_not(write_run):
     seeds = [
         write_run(f"a{seed}", seed, errors, 60.0 + seed) for seed, errors in enumerate((90, 110))

@@ -58,6 +58,14 @@ def test_given_weights_keep_their_proportions():
     np.testing.assert_allclose(weights, [0.8, 1.6, 0.0])
 
 
+def test_weights_that_were_chosen_before_stay_as_they_are():
+    rng = np.random.default_rng(0)
+    for counts in rng.integers(1, 1000, (300, 4)):
+        training = arrays_of(*counts)
+        chosen = choose_class_weights("balanced", training)
+        assert choose_class_weights(chosen, training) == chosen
+
+
 def test_weights_of_a_map_count_pixels():
     labels = np.zeros((2, 4, 4), np.int32)
     labels[0, 0, :2] = 1
@@ -138,6 +146,14 @@ def test_the_reconstruction_weighs_what_it_does_in_the_paper():
 def warnings(config, shape):
     model = make_model(image_shape=shape, num_classes=2, **config.model.to_dict())
     return describe_misfits(config, model)
+
+
+def test_a_form_for_a_layer_that_is_not_there_is_announced():
+    (line,) = warnings(own(model__compute__conv="conw:lax"), (28, 28, 1))
+    assert "names the layer 'conw', which is not there; did you mean 'conv'?" in line
+    assert "dtype" not in line
+    for right in ("conv:lax", "lax", "conv:lax,primary_caps:fourier"):
+        assert not warnings(own(model__compute__conv=right), (28, 28, 1))
 
 
 def test_tens_of_thousands_of_capsules_are_announced_with_a_stride():

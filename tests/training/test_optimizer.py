@@ -70,6 +70,11 @@ def test_exponential_stops_at_the_floor(staircase):
     np.testing.assert_allclose(got, [0.0125, 0.01, 0.01], rtol=1e-5)
 
 
+def test_exponential_may_stay_or_rise():
+    assert rates("exponential", [0, 4, 40], decay_rate=1.0) == pytest.approx([0.1, 0.1, 0.1])
+    assert rates("exponential", [0, 4], decay_rate=2.0, floor=0.15) == pytest.approx([0.15, 0.2])
+
+
 def test_exponential_without_a_floor_goes_on_falling():
     assert 0 < rates("exponential", [400])[0] < 1e-30
 

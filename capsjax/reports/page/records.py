@@ -2,12 +2,11 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from capsjax.reports import wording
 from capsjax.reports.page.html import Markup, Section, details, element, facts, join, table
-from capsjax.runs.workdir import flatten
+from capsjax.runs.workdir import flatten, typed_words
 
 
 def settings(fields: Mapping[str, Any]) -> Section:
@@ -62,22 +61,11 @@ def commands(starts: Sequence[Mapping[str, Any]], program: str, others: Sequence
       program: "train" or "sweep".
       others: further commands.
     """
-    made = list(dict.fromkeys(command_of(start["command"], program) for start in starts))
+    typed = (shlex.join(typed_words(start["command"], program)) for start in starts)
+    made = list(dict.fromkeys(typed))
     blocks = [element("pre", element("code", each)) for each in made]
     more = [element("h3", "More of it"), *(element("pre", element("code", x)) for x in others)]
     return Section("commands", "Commands", join([*blocks, *more]))
-
-
-def command_of(words: Sequence[str], program: str) -> str:
-    """Return a command as one types it.
-
-    >>> command_of(["/usr/bin/capsjax", "--config=digits"], "train")
-    'capsjax train --config=digits'
-    """
-    script, *flags = words
-    if Path(script).suffix == ".py":
-        return shlex.join(["python", script, *flags])
-    return shlex.join(["capsjax", program, *flags])
 
 
 def hardware(start: Mapping[str, Any]) -> str:
@@ -104,7 +92,7 @@ def _environment(start: Mapping[str, Any]) -> Markup:
             "Python": str(start.get("python") or ""),
             "Packages": ", ".join(packages),
             "Commit": str(start.get("commit") or ""),
-            "Computed as": ", ".join(forms),
+            "Forms that suit it": ", ".join(forms),
         }
     )
 
