@@ -59,11 +59,14 @@ def _predictors() -> Iterator[tuple[str, Predictor]]:
     pretrained = FLAGS.pretrained or ("" if folders else "mnist")
     if len(folders) + bool(pretrained) > MOST_NETWORKS:
         raise ValueError(f"there is room for {MOST_NETWORKS} networks side by side")
+    runs = [folder for folder in folders if not (folder / NETWORK).exists()]
+    if FLAGS["checkpoint"].present and not runs:
+        raise ValueError("--checkpoint is a flag for a run: give its folder as --workdir")
     for folder in folders:
-        if (folder / NETWORK).exists():
-            yield str(folder), load_exported(folder)
-        else:
+        if folder in runs:
             yield str(folder), load_predictor(folder, FLAGS.checkpoint)
+        else:
+            yield str(folder), load_exported(folder)
     if pretrained:
         yield f"{pretrained}, which comes with capsjax", load_pretrained(pretrained)
 

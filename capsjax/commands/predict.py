@@ -7,7 +7,7 @@ Pictures are resized to what the network takes, in grey or colour as it does; `.
 files hold images (n, h, w) or (n, h, w, c) of its size, uint8 or in [0, 1], an .npz as `images`.
 Writes a table with the label, its name if classes have names, and the score of each class (lengths,
 where classes are capsules), and beside it an .npz with labels, scores and poses; with --inside,
-couplings and primary poses too.
+couplings and primary poses too. Neither may be one of the files to label.
 """
 
 from collections.abc import Sequence
@@ -48,24 +48,54 @@ def main(arguments: Sequence[str]) -> None:
     keep_compiled_programs()
     if not arguments:
         raise ValueError(f"what to label is missing: {ARGUMENTS}")
+    output, beside = check_outputs(Path(FLAGS.output).expanduser(), arguments)
     predictor = _load()
     names, images = read_images(arguments, predictor.model.image_shape, FLAGS.invert)
     prediction = predictor.predict(images)
     if prediction.labels.ndim != 1:
         raise ValueError("this command labels whole images, and the network makes maps or sets")
     table = tabulate(names, prediction, predictor.class_names)
-    output = Path(FLAGS.output).expanduser()
     write_text(output, table.to_csv(index=False))
     inside = look_inside(predictor, images) if FLAGS.inside else {}
     arrays = {"labels": prediction.labels, "scores": prediction.scores, **inside}
     if prediction.poses is not None:
         arrays["poses"] = prediction.poses
-    with naming(output.with_suffix(".npz")):
-        np.savez(output.with_suffix(".npz"), **arrays)
+    with naming(beside):
+        np.savez(beside, **arrays)
     print(table.head(20).to_string(index=False, float_format="%.3f"))
     if len(table) > 20:
         print(f"... {len(table)} in all")
-    print(f"wrote {output} and {output.with_suffix('.npz')}")
+    print(f"wrote {output} and {beside}")
+
+
+def check_outputs(output: Path, arguments: Sequence[str]) -> tuple[Path, Path]:
+    """Check that what is written overwrites nothing that is read.
+
+    Args:
+      output: the table.
+      arguments: pictures, folders of pictures, .npy and .npz files.
+
+    Returns:
+      The paths of the table, and of the .npz beside it.
+
+    Raises:
+      ValueError: if the table ends in .npz, or either is one of the files to label; also for a
+        path that is not there.
+    """
+    if output.suffix.lower() == ".npz":
+        raise ValueError(
+            f"--output={output} is the table, and the arrays go into the .npz beside it: end its "
+            "name in .csv"
+        )
+    beside = output.with_suffix(".npz")
+    paths = find_pictures(arguments)
+    for path in (output, beside):
+        if path.exists() and any(path.samefile(each) for each in paths):
+            raise ValueError(
+                f"{path} is one of the files to label and would be overwritten: give another "
+                "--output"
+            )
+    return output, beside
 
 
 def _load() -> Predictor:
@@ -73,6 +103,8 @@ def _load() -> Predictor:
         raise ValueError("give either --workdir=FOLDER of a run or --network")
     if FLAGS.workdir:
         return load_predictor(FLAGS.workdir, FLAGS.checkpoint)
+    if FLAGS["checkpoint"].present:
+        raise ValueError("--checkpoint is a flag for a run: give --workdir in place of --network")
     return load_exported(FOLDERS.get(FLAGS.network, FLAGS.network))
 
 

@@ -59,17 +59,21 @@ def export(
     Raises:
       WorkdirError: if there is something in the folder.
       ValueError: for an unknown type.
+      OSError: if env.json of the run cannot be read, or the folder not be written.
+      DamagedFileError: if env.json or summary.json of the run is not what was written.
     """
     stored = look_up(DTYPES, dtype, "type of weights (--dtype)")
     if folder.exists() and any(folder.iterdir()):
         raise WorkdirError(f"{folder} is not empty: give another --output, or delete it")
+    # What may fail comes before the first write, as the next export refuses a folder in use.
+    summary, start = read_summary(workdir), read_starts(workdir)[0]
     rounded = jax.tree.map(lambda x: jnp.asarray(x, stored), predictor.variables)
+    program = program_of(_with(predictor, rounded)) if with_program else None
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", resolved(predictor.config))
     write_bytes(folder / WEIGHTS, save(flatten_dict(rounded, sep="/")))
-    if with_program:
-        write_bytes(folder / PROGRAM, program_of(_with(predictor, rounded)))
-    summary, start = read_summary(workdir), read_starts(workdir)[0]
+    if program is not None:
+        write_bytes(folder / PROGRAM, program)
     fields = {
         "image_shape": list(predictor.model.image_shape),
         "num_classes": predictor.model.num_classes,

@@ -29,10 +29,16 @@ def lengthen(path: Path, config: Mapping[str, Any]) -> None:
     print(line)
     schedule = config["schedule"]
     if schedule["name"] in ("cosine", "linear") and not schedule["anneal_epochs"]:
-        warn(
-            f"the learning rate has fallen to its end once, after {old} epochs, and falls again: "
-            f"this is not what a run of {new} epochs does"
-        )
+        # A kill between the two writes above leaves `kept` alone, at the next start too.
+        warn(_describe_rate(old, new, ended=kept.exists()))
+
+
+def _describe_rate(old: int, new: int, ended: bool) -> str:
+    if ended:
+        rate = f"has fallen to its end once, after {old} epochs, and falls again"
+    else:
+        rate = f"followed a schedule of {old} epochs so far, and follows one of {new} from here on"
+    return f"the learning rate {rate}: this is not what a run of {new} epochs does"
 
 
 def count_test_reads(path: Path) -> int:

@@ -37,8 +37,9 @@ def load_data(
       other: take data that are not the run's own, though they have its name.
 
     Returns:
-      The data, their classes numbered as the network's, and the folder for results: for other data
-      of the run's name one beside `folder`.
+      The data, their classes numbered as the network's, and the folder for results: one beside
+      `folder`, named by its data too, for other data of the run's name and for a `file` of another
+      name.
 
     Raises:
       WorkdirError: for data of the run's name that are not the run's own.
@@ -52,9 +53,10 @@ def load_data(
         "file": file or config.file,
     }
     data = load_part(part=part, **fitted(source_of(settings), predictor.model.image_shape))
-    if other:
+    is_own_name = settings["name"] == config.name
+    if other or (file and not is_own_name):
         folder = folder_beside(folder, data)
-    elif settings["name"] == config.name:
+    elif is_own_name:
         check_data(workdir, _own_parts(data, part, settings), REMEDY)
     if data.num_classes > predictor.model.num_classes:
         raise ValueError(

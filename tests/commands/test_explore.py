@@ -10,6 +10,7 @@ from capsjax.commands import explore
 from capsjax.commands.extras import how_to_install
 from capsjax.explore.server import bind
 from capsjax.pretrained import FOLDERS
+from tests import command_flags
 
 
 @pytest.fixture
@@ -17,9 +18,8 @@ def named(monkeypatch):
     """Set the flags; loading is recorded in place of done."""
     loads = ("load_predictor", "load_exported", "load_pretrained")
 
-    def name(**flags):
-        given = {"workdir": [], "pretrained": "", "checkpoint": "selected", **flags}
-        monkeypatch.setattr(explore, "FLAGS", SimpleNamespace(**given))
+    def name(*arguments):
+        command_flags.give(monkeypatch, explore, *arguments)
         for load in loads:
             monkeypatch.setattr(explore, load, lambda *args, load=load: (load, *map(str, args)))
         return list(explore._predictors())
@@ -34,19 +34,30 @@ def test_without_a_run_it_shows_the_network_of_the_package(named):
 def test_runs_are_given_twice_or_with_a_comma(named, tmp_path):
     a, b = f"{tmp_path}/a", f"{tmp_path}/b"
     expected = [(name, ("load_predictor", name, "best")) for name in (a, b)]
-    assert named(workdir=[a, b], checkpoint="best") == expected
-    assert named(workdir=[f"{a},{b}"], checkpoint="best") == expected
+    assert named(f"--workdir={a}", f"--workdir={b}", "--checkpoint=best") == expected
+    assert named(f"--workdir={a},{b}", "--checkpoint=best") == expected
 
 
 def test_exported_networks_and_that_of_the_package_stand_beside_runs(named, tmp_path):
     shutil.copytree(FOLDERS["mnist"], tmp_path / "export")
-    found = named(workdir=[str(tmp_path / "export")], pretrained="mnist")
+    found = named(f"--workdir={tmp_path / 'export'}", "--pretrained=mnist")
     assert [load for _, (load, *_) in found] == ["load_exported", "load_pretrained"]
 
 
 def test_three_networks_are_too_many(named):
     with pytest.raises(ValueError, match="there is room for 2 networks side by side"):
-        named(workdir=["a,b", "c"])
+        named("--workdir=a,b", "--workdir=c")
+
+
+@pytest.mark.parametrize("network", ["", "--pretrained=mnist", "--workdir=export"])
+def test_a_checkpoint_is_refused_where_no_run_is_named(named, network, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(FOLDERS["mnist"], "export")
+    arguments = [network] if network else []
+    with pytest.raises(ValueError, match="--checkpoint is a flag for a run: give its folder as"):
+        named("--checkpoint=best", *arguments)
+    beside = named("--checkpoint=best", "--workdir=export", "--workdir=run")
+    assert beside[1] == ("run", ("load_predictor", "run", "best"))
 
 
 def test_a_busy_port_is_named_before_anything_is_loaded(monkeypatch):

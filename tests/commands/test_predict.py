@@ -11,6 +11,7 @@ from capsjax.commands import predict
 from capsjax.data.pictures import find_pictures, read_picture
 from capsjax.runs.predictor import Prediction, Predictor
 from capsjax.training.build import build
+from tests import command_flags
 from tests.tiny import tiny_config
 
 SHAPE = (8, 8, 1)
@@ -126,7 +127,46 @@ def test_the_name_of_the_label_is_in_the_table_where_classes_have_names():
 def test_a_network_of_maps_is_refused(predictor, monkeypatch, pictures):
     maps = Prediction(np.zeros((3, 8, 8)), np.zeros((3, 8, 8, 10)), None, None)
     monkeypatch.setattr(predict, "_load", lambda: predictor)
-    monkeypatch.setattr(predict, "FLAGS", SimpleNamespace(invert=False))
+    command_flags.give(monkeypatch, predict, f"--output={pictures / 'labels.csv'}")
     monkeypatch.setattr(predictor, "predict", lambda _: maps)
     with pytest.raises(ValueError, match="labels whole images"):
         predict.main([str(pictures)])
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "message"),
+    [
+        ("images.npz", "images.csv", r"images\.npz is one of the files to label .*: give ano"),
+        ("images.npz", "linked.csv", r"linked\.npz is one of the files to label"),
+        ("photos", "photos/b.png", r"b\.png is one of the files to label"),
+        ("photos", "labels.npz", r"--output=.*labels\.npz is the table, .* end its name in \.csv"),
+    ],
+)
+def test_nothing_that_is_read_is_overwritten(pictures, monkeypatch, given, output, message):
+    folder = pictures.parent
+    np.savez(folder / "images.npz", images=np.zeros((1, 8, 8)))
+    (folder / "linked.npz").symlink_to("images.npz")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    monkeypatch.setattr(predict, "_load", lambda: pytest.fail("loads the network"))
+    command_flags.give(monkeypatch, predict, f"--output={folder / output}")
+    with pytest.raises(ValueError, match=message):
+        predict.main([str(folder / given)])
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_earlier_results_may_be_written_again(pictures):
+    output = pictures.parent / "labels.csv"
+    for path in (output, output.with_suffix(".npz")):
+        path.write_text("of an earlier call")
+    found = predict.check_outputs(output, [str(pictures)])
+    assert found == (output, output.with_suffix(".npz"))
+
+
+def test_a_checkpoint_of_a_network_without_a_run_is_refused(predictor, monkeypatch):
+    monkeypatch.setattr(predict, "load_exported", lambda _: predictor)
+    command_flags.give(monkeypatch, predict, "--network=export")
+    assert predict._load() is predictor
+    command_flags.give(monkeypatch, predict, "--network=export", "--checkpoint=best")
+    with pytest.raises(ValueError, match="--checkpoint is a flag for a run: give --workdir"):
+        predict._load()

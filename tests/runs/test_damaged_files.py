@@ -218,6 +218,25 @@ def test_other_training_data_are_refused_by_evaluation_too(run, monkeypatch, tmp
         evaluate.main()
 
 
+def test_results_on_files_of_another_source_do_not_overwrite_each_other(finished, tmp_path):
+    predictor = load_predictor(finished[0])
+    predictor.config = tiny_config()
+
+    def folder_for(name, images=None):
+        file = "" if images is None else save_digits(tmp_path / "x.npz", test_images=images)
+        _, folder = trained_data.load_data(
+            predictor, tmp_path, tmp_path / "evaluation", name=name, file=str(file)
+        )
+        return folder.name
+
+    images = (TEST.images, 255 - TEST.images, TEST.images)
+    first, second, again = [folder_for("npz", each) for each in images]
+    assert again == first != second
+    assert first.startswith("evaluation-")
+    predictor.config = tiny_config(data__name="mnist")
+    assert folder_for("digits") == "evaluation"
+
+
 def test_a_folder_beside_is_named_by_images_and_labels(tmp_path):
     first = trained_data.folder_beside(tmp_path / "a", TEST)
     labels = TEST.labels[::-1].copy()

@@ -1,6 +1,7 @@
 """An exported network, and what is loaded again from its folder."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import capsjax
+from capsjax.runs import exported
 from capsjax.runs.exported import NETWORK, PROGRAM, WEIGHTS, export, load_exported
 from capsjax.runs.files import DamagedFileError, WorkdirError
 from capsjax.runs.predictor import Predictor
@@ -99,6 +101,40 @@ def test_a_folder_in_use_is_refused(network):
 def test_a_folder_without_a_network_is_refused(tmp_path):
     with pytest.raises(WorkdirError, match=r"no network\.json.*capsjax export"):
         load_exported(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("env.json", "{", DamagedFileError),
+        ("env.json", None, FileNotFoundError),
+        ("summary.json", "{", DamagedFileError),
+    ],
+)
+def test_a_failed_export_leaves_no_folder_in_the_way(network, tmp_path, name, text, error):
+    predictor, folder = network
+    shutil.copytree(folder.parent, tmp_path / "run", ignore=lambda *_: ["export"])
+    if text is None:
+        (tmp_path / "run" / name).unlink()
+    else:
+        (tmp_path / "run" / name).write_text(text)
+    with pytest.raises(error, match=name):
+        export(predictor, tmp_path / "run", tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_a_program_that_cannot_be_made_leaves_no_folder(network, tmp_path, monkeypatch):
+    def fail(_):
+        raise ValueError("no program")
+
+    predictor, folder = network
+    monkeypatch.setattr(exported, "program_of", fail)
+    with pytest.raises(ValueError, match="no program"):
+        export(predictor, folder.parent, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+    export(predictor, folder.parent, tmp_path / "export", with_program=False)
+    assert (tmp_path / "export" / NETWORK).exists()
+    assert not (tmp_path / "export" / PROGRAM).exists()
 
 
 @pytest.mark.ci

@@ -390,3 +390,18 @@ def test_a_rate_that_has_fallen_to_its_end_is_pointed_out(
     finished_run(tmp_path, tiny_config(train__epochs=3, **settings))
     open_workdir(tmp_path, tiny_config(train__epochs=5, **settings), COMMAND)
     assert len(caplog.messages) == warnings
+    assert all("fallen to its end once, after 3 epochs, and falls" in x for x in caplog.messages)
+
+
+def test_a_rate_that_has_not_fallen_to_its_end_is_not_told_to_have(tmp_path, caplog):
+    """A run that was stopped before its end, and one whose start was killed after its summary."""
+    first, second, third = (
+        tiny_config(train__epochs=epochs, schedule__name="linear") for epochs in (3, 5, 7)
+    )
+    open_workdir(tmp_path, first, COMMAND)
+    open_workdir(tmp_path, second, COMMAND)
+    (line,) = caplog.messages
+    assert "followed a schedule of 3 epochs so far, and follows one of 5 from here on" in line
+    (tmp_path / "summary-5-epochs.json").write_text("{}")
+    open_workdir(tmp_path, third, COMMAND)
+    assert "fallen to its end once, after 5 epochs, and falls again" in caplog.messages[-1]
