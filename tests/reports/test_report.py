@@ -406,8 +406,8 @@ def test_csv_files_are_read_back(write):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is damaged .*: start experiments/sweep.py with the same --workdir again"),
-        ("[]", "is damaged .it is no object.*start experiments/sweep.py"),
+        ("{", "is damaged"),
+        ("[]", "is damaged .it is no object"),
         ('{"factors": []}', "a sweep has factors"),
         ('{"factors": [{"name": "a", "levels": ["1"]}]}', "no field 'trials'"),
         ('{"factors": 7, "trials": []}', "is damaged"),
@@ -428,6 +428,7 @@ def test_a_damaged_index_is_named_with_the_remedy(tmp_path, text, message):
     (tmp_path / "index.json").write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
         report.write_report(tmp_path)
+    assert ": start experiments/sweep.py with the same --workdir again" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "report").exists()
 
