@@ -11,6 +11,7 @@ import pytest
 
 from capsjax.routing import make_routing, vb_routing
 from capsjax.routing.competition import Competition, window_children
+from tests.equations import equations
 from tests.routing.slow_mixtures import slow_vb
 
 N, LOWER, UPPER, D = 2, 6, 3, 4
@@ -133,6 +134,20 @@ def test_thousands_of_long_votes_in_a_plane_make_no_nan(clusters, covariance):
     routed, gradient = with_gradient(votes)
     chex.assert_tree_all_finite((routed, gradient))
     np.testing.assert_allclose(routed.c.sum(-1), 1.0, rtol=1e-5)
+
+
+def test_no_sum_of_squares_has_thousands_of_terms():
+    """A device may add them one by one, and round similar ones in the same direction."""
+    votes = jnp.ones((2000, 1, 8))
+    jaxpr = jax.make_jaxpr(lambda x: vb_routing(x, jnp.ones(2000), covariance="full").v)(votes)
+    sums = [
+        each.invars[0].aval.shape[axis]
+        for each in equations(jaxpr.jaxpr)
+        if each.primitive.name == "dot_general" and each.outvars[0].aval.shape[-2:] == (8, 8)
+        for axis in each.params["dimension_numbers"][0][0]
+    ]
+    assert sums
+    assert max(sums) < 50
 
 
 @pytest.mark.ci
