@@ -123,14 +123,16 @@ def add_training_fields(config: ConfigDict) -> None:
     config.selection = "last"
 
     checkpoint = config.checkpoint = ConfigDict()
-    # Number of checkpoints to keep besides the best one.
+    # Number of checkpoints to keep besides the best one, of a single run: a population of a sweep
+    # keeps two.
     checkpoint.keep = 2
     # Save every N steps; 0 disables. (The last step and an interrupted run are always saved.)
     checkpoint.every_steps = 0
     # Save N minutes after the last save, so that no kill costs more; 0 disables.
     checkpoint.every_minutes = 5.0
     # Save at the end of every N epochs, and each that is the best so far, but not more often than
-    # takes 1 % of the time. The best is kept in memory until the next save.
+    # takes 1 % of the time. The best is kept in memory until the next save. (In a sweep: every N
+    # epochs alone, with the best so far of each member.)
     checkpoint.every_epochs = 1
 
     log = config.log = ConfigDict()

@@ -80,6 +80,14 @@ def write_failure(workdir: Path, trial: Trial, status: str, message: str, **fact
     write_json(folder / "failure.json", {"status": status, "message": message, **facts})
 
 
+def write_first_failure(workdir: Path, trial: Trial, status: str, message: str) -> bool:
+    """Do as `write_failure`, unless the trial has ended before; return whether it is recorded."""
+    if read_status(workdir, trial).is_final:
+        return False
+    write_failure(workdir, trial, status, message)
+    return True
+
+
 def clear_failure(workdir: Path, trial: Trial) -> None:
     """Delete the record of a failure, so that the trial is tried again."""
     failure = trial_folder(workdir, trial) / "failure.json"

@@ -37,12 +37,12 @@ def measure_runs(folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
       ValueError: for a run that cannot be read, or other data than its own.
     """
     programs: dict[tuple, Callable] = {}
-    parts: dict[tuple, dict[str, Arrays]] = {}
+    parts: dict[str, dict[str, Arrays]] = {}
     for folder in folders:
         predictor = load_predictor(folder)
         fields = flatten(resolved(predictor.config))
         data = predictor.config.data
-        source = (data.name, data.dir, data.file, repr(data.get(data.name)))
+        source = repr(sorted(source_of(data).items()))
         if source not in parts:
             parts[source] = _test_and_affine(data)
         check_data(folder, fingerprints(test=parts[source]["test"]))

@@ -13,19 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
-from capsjax.data import Arrays, load_part, source_of
+from capsjax.data import Arrays
 from capsjax.metrics import means_of, results_of
 from capsjax.runs import devices, processes
 from capsjax.runs.checkpoint import CheckpointError, Checkpoints, Restored
-from capsjax.runs.data_record import by_settings, check_test, fingerprints, record_data
+from capsjax.runs.data_record import fingerprints
 from capsjax.runs.interrupt import Interrupt
 from capsjax.runs.loop import train
 from capsjax.runs.workdir import open_workdir, program_command
 from capsjax.runs.writers import open_writer
-from capsjax.sweeps.folders import trial_folder, write_failure
+from capsjax.sweeps import Trial
+from capsjax.sweeps.folders import trial_folder, write_failure, write_first_failure
 from capsjax.sweeps.members import Members
 from capsjax.sweeps.progress import SweepProgress
-from capsjax.sweeps.results import Outcome, write_results
+from capsjax.sweeps.results import Outcome, load_test, write_results
 from capsjax.training import steps_per_epoch
 from capsjax.training.population import keep_better
 from capsjax.training.steps import Health
@@ -117,8 +118,18 @@ class PopulationRun:
         self._notes = notes
         self._alive = np.array([failure is None for failure in notes["failures"]])
         self._since_log, self._log_seconds = self.step, 0.0
-        alive = int(self._alive.sum())
-        self._progress.advance(self.step * alive + self.total_steps * (count - alive))
+        for trial, failure in zip(self._members.trials, notes["failures"], strict=True):
+            if failure is None:
+                self._progress.skip(trial.id, self.step)
+            else:
+                self._progress.end(trial.id)
+                self._record_again(trial, failure)
+
+    def _record_again(self, trial: Trial, failure: str) -> None:
+        """Record that a member was not finite, where that is no longer on record."""
+        processes.on_primary(
+            lambda: write_first_failure(self._workdir, trial, "non_finite", failure)
+        )
 
     def _read_checkpoint(self) -> Restored | None:
         """Read the last whole checkpoint; None if there is none, to begin anew."""
@@ -193,20 +204,22 @@ class PopulationRun:
         healths = devices.to_host(healths)
         seconds = time.perf_counter() - started
         self.step += count
-        took_part = self._alive.copy()
-        for index in np.flatnonzero(took_part).tolist():
-            self._notes["train_seconds"][index] += seconds / took_part.sum()
+        took_part = np.flatnonzero(self._alive).tolist()
+        trials = self._members.trials
+        self._progress.take([trials[index].id for index in took_part], count, seconds)
+        for index in took_part:
+            self._notes["train_seconds"][index] += seconds / len(took_part)
             if not healths.finite[index]:
                 self._give_up(index, _of_member(healths, index))
         self._log_seconds += seconds
-        self._progress.count(count * int(took_part.sum()), seconds)
         return seconds
 
     def end_epoch(self) -> bool:
-        """Validate all members; their state is saved only by the clock and by steps."""
+        """Validate all members, and return whether their state is worth saving: by interval."""
         self._validate()
         self._finished = self._on_epoch()
-        return False
+        epoch = self.step // self.steps_per_epoch
+        return epoch % self._config.checkpoint.every_epochs == 0
 
     def show_progress(self, ends_epoch: bool) -> None:
         """Show the population, its epoch and the results so far."""
@@ -234,8 +247,7 @@ class PopulationRun:
         self._alive[index] = False
         self._notes["failures"][index] = message
         self._progress.say(f"{trial.id}: {message}. The others go on")
-        # The others' steps of this call are counted as its own.
-        self._progress.advance(self.total_steps - self.step)
+        self._progress.end(trial.id)
 
     def write_training_metrics(self) -> None:
         """Write the means of each member since the last call, and begin new ones."""
@@ -293,7 +305,8 @@ class PopulationRun:
         """Write the results on the test set, which is read once, and the tested parameters."""
         if self._alive.any():
             variables = self._best if self._keeps_best else self._states.variables
-            test, validation = self._load_test(), self._members.data.validation
+            test = load_test(self._workdir, self._members, self._progress.say)
+            validation = self._members.data.validation
             outcome = Outcome(
                 self.total_steps,
                 *devices.to_host((self._states, self._best)),
@@ -307,20 +320,6 @@ class PopulationRun:
         processes.on_primary(
             lambda: shutil.rmtree(self._folder / "checkpoints", ignore_errors=True)
         )
-
-    def _load_test(self) -> Arrays:
-        """Load the test part, and record it as that of the sweep and of each member."""
-        data = self._config.data
-        test = load_part(part="test", **source_of(data))
-        found = check_test(test, self._members.data.training, self._progress.say)
-
-        def record():
-            record_data(self._workdir, by_settings(found, data))
-            for trial in self._members.trials:
-                record_data(trial_folder(self._workdir, trial), found)
-
-        processes.on_primary(record)
-        return test
 
 
 def _of_member(tree: Any, index: int) -> Any:

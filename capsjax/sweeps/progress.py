@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 
 from capsjax.runs.progress import Progress, format_seconds
 
@@ -14,20 +15,33 @@ class SweepProgress(Progress):
 
     Args:
       num_trials: number of trials of the whole sweep.
-      total_steps: steps of all remaining trials, as if none had been started.
+      steps: steps of each remaining trial, as if none had been started, by trial. Others, which
+        may be members of a population that goes on, are not counted.
       errors: validation error of the finished trials, in 0..1, by trial.
     """
 
-    def __init__(self, num_trials: int, total_steps: int, errors: dict[str, float]):
-        super().__init__(total_steps)
-        self._num_trials, self._errors = num_trials, dict(errors)
-        self._counted, self._seconds, self._printed_at = 0, 0.0, 0.0
+    def __init__(self, num_trials: int, steps: Mapping[str, int], errors: Mapping[str, float]):
+        super().__init__(sum(steps.values()))
+        self._num_trials, self._steps_left, self._errors = num_trials, dict(steps), dict(errors)
+        self._taken, self._seconds, self._printed_at = 0, 0.0, 0.0
 
-    def count(self, steps: int, seconds: float) -> None:
-        """Count steps taken, of all members together, and the seconds that they took."""
-        self._counted += steps
+    def take(self, trials: Sequence[str], steps: int, seconds: float) -> None:
+        """Count steps that each of the trials took, and the seconds that they took together."""
+        self._taken += steps * len(trials)
         self._seconds += seconds
-        self.advance(steps)
+        for trial in trials:
+            self.skip(trial, steps)
+
+    def skip(self, trial: str, steps: int) -> None:
+        """Count steps of a trial that took no time of this start."""
+        steps = min(steps, self._steps_left.get(trial, 0))
+        if steps:
+            self._steps_left[trial] -= steps
+            self.advance(steps)
+
+    def end(self, trial: str) -> None:
+        """Count all remaining steps of a trial, which are never taken."""
+        self.skip(trial, self._steps_left.get(trial, 0))
 
     def result(self, trial: str, error: float) -> None:
         """Record the latest validation error of a trial."""
@@ -35,7 +49,7 @@ class SweepProgress(Progress):
 
     def eta(self) -> float:
         """Return the seconds to the end, at the rate so far; compilation is not counted."""
-        return self._seconds * self.left() / max(self._counted, 1)
+        return self._seconds * self.left() / max(self._taken, 1)
 
     def show_trials(self, where: str, finished: int, force: bool = False) -> None:
         """Show the trials done, and the best and median error so far.

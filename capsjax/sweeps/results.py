@@ -1,14 +1,16 @@
 """The files that a population leaves behind for each of its trials."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from capsjax.data import Arrays, load_part, source_of
 from capsjax.runs import processes
 from capsjax.runs.checkpoint import Checkpoints
+from capsjax.runs.data_record import by_settings, check_test, record_data
 from capsjax.runs.files import sealed, write_json
 from capsjax.sweeps.folders import trial_folder
 from capsjax.sweeps.members import Members
@@ -36,6 +38,33 @@ class Outcome(NamedTuple):
     def selected_step(self, index: int) -> int:
         """Return the step whose parameters count."""
         return self.total if self.best is None else self.notes["best_steps"][index]
+
+    def validation_loss(self, index: int) -> float | None:
+        """Return the validation loss of that step; None without validation data."""
+        if self.best is not None:
+            return self.notes["best_losses"][index]
+        return self.validation[index]["loss"] if self.validation else None
+
+
+def load_test(workdir: Path, members: Members, say: Callable[[str], None]) -> Arrays:
+    """Load the test part, and record it as that of the sweep and of each member.
+
+    Args:
+      workdir: folder of the sweep.
+      members: the population.
+      say: see `check_test`.
+    """
+    data = members.config.data
+    test = load_part(part="test", **source_of(data))
+    found = check_test(test, members.data.training, say)
+
+    def record():
+        record_data(workdir, by_settings(found, data))
+        for trial in members.trials:
+            record_data(trial_folder(workdir, trial), found)
+
+    processes.on_primary(record)
+    return test
 
 
 def write_results(workdir: Path, members: Members, index: int, outcome: Outcome) -> None:
@@ -72,9 +101,11 @@ def _keep_parameters(folder: Path, members: Members, index: int, outcome: Outcom
         "image_shape": training.image_shape,
         "num_classes": training.num_classes,
         **({"class_names": training.class_names} if training.class_names else {}),
+        "forms": members.forms["forms"],
+        "backend": members.forms["backend"],
     }
     last = jax.tree.map(lambda x: x[index], outcome.states)
-    loss, selected = outcome.notes["best_losses"][index], outcome.selected_step(index)
+    loss, selected = outcome.validation_loss(index), outcome.selected_step(index)
     if selected < outcome.total:
         statistics = jax.tree.map(lambda x: x[index], outcome.best)
         params = statistics.pop("params")

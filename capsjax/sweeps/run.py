@@ -88,6 +88,7 @@ class Sweep:
         self._data: dict[str, Data] = {}
         self._environment = describe_environment()
         self._started = time.monotonic()
+        self._signal = 0
         self._seconds_before = processes.on_primary(lambda: seconds_so_far(workdir))
 
     def statuses(self) -> list[folders.Status]:
@@ -108,21 +109,32 @@ class Sweep:
         # Also of trials that ended just before a kill.
         self._write_board(self._trials)
         self._progress = SweepProgress(
-            len(self._trials), sum(self._steps_of(trial) for trial in left), self._errors()
+            len(self._trials), {trial.id: self._steps_of(trial) for trial in left}, self._errors()
         )
         try:
             for folder, names in begun:
                 left = [trial for trial in left if trial.id not in names]
                 self._train([by_id[name] for name in names], Path(folder))
+                self._stop_at_signal(left)
             while left:
                 structure = self._structure(left[0])
                 alike = [trial for trial in left if self._structure(trial) == structure]
                 done = self._train(alike)
                 left = [trial for trial in left if trial not in done]
+                self._stop_at_signal(left)
         finally:
             self._progress.close()
             self._write_index()
         self._say_result()
+
+    def _stop_at_signal(self, left: Sequence[Trial]) -> None:
+        """Stop before the next population if a signal came after the last call of this one."""
+        if self._signal and left:
+            self._progress.say(
+                "stopped before the next population; the same command with "
+                f"--workdir={self._workdir} resumes"
+            )
+            raise SystemExit(128 + self._signal)
 
     def _plan(self) -> tuple[list[tuple[str, list[str]]], list[str], list[str]]:
         """List started populations, remaining trials, and trials that lost only their results.
@@ -182,6 +194,9 @@ class Sweep:
                     )
             with waiting(f"compiling for {count} trials: {trials[0].id}"):
                 members, compiled = largest_that_fits(trials, data, self._mesh, form, most, forms)
+            if stored is not None:
+                # Results name the backend of the first start, as those of a single run do.
+                members.forms["backend"] = stored["backend"]
             if folder is not None and len(members.trials) < len(trials):
                 raise ValueError(
                     f"{folder} was begun with {len(trials)} trials, and the memory here holds "
@@ -207,26 +222,31 @@ class Sweep:
             self._write_index([trial.id for trial in members.trials])
             return sum(status.is_final for status in self.statuses())
 
+        interrupt = Interrupt()
         try:
             run = PopulationRun(self._workdir, folder, members, compiled, self._progress)
             # Not around the compilation, when there is nothing to save.
-            with Interrupt() as interrupt:
+            with interrupt:
                 run.train(interrupt, lambda: self._write_board(members.trials), on_epoch)
-            self._write_board(members.trials)
+                self._write_board(members.trials)
         except jax.errors.JaxRuntimeError as error:
             if processes.is_lost_process(error):
                 raise
             self._fail(members.trials, error)
+        self._signal = int(processes.gather([interrupt.signal or 0]).max())
 
     def _fail(self, trials: Sequence[Trial], error: Exception) -> Sequence[Trial]:
         message = " ".join(str(error).split())[:300]
-        for trial in trials:
-            processes.on_primary(
-                lambda trial=trial: folders.write_failure(self._workdir, trial, "failed", message)
-            )
+
+        def record() -> int:
+            fields = "failed", message
+            return sum(folders.write_first_failure(self._workdir, each, *fields) for each in trials)
+
+        count = processes.on_primary(record)
         self._write_board(trials)
-        self._progress.say(f"{len(trials)} trials, {trials[0].id} ..., failed: {message}")
-        self._progress.advance(sum(self._steps_of(trial) for trial in trials))
+        self._progress.say(f"{count} trials, {trials[0].id} ..., failed: {message}")
+        for trial in trials:
+            self._progress.end(trial.id)
         return trials
 
     def _structure(self, trial: Trial) -> tuple:

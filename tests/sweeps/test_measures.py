@@ -1,8 +1,11 @@
 """Measures of trained networks, and the sweep over algorithms that they are for."""
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from capsjax.analysis.calibration import expected_calibration_error, find_confidences
 from capsjax.analysis.inspection import kind_of_scores, make_inspect
@@ -13,12 +16,14 @@ from capsjax.data.affine import warp_randomly
 from capsjax.kernels.compute import Compute
 from capsjax.layers.readout import make_readout
 from capsjax.routing import ROUTING
+from capsjax.runs.data_record import fingerprints, record_data
 from capsjax.runs.predictor import load_predictor
 from capsjax.runs.train import train_and_evaluate
 from capsjax.runs.workdir import flatten
 from capsjax.sweeps import measures, trials_of
 from capsjax.training.build import build
 from capsjax.training.population import structure_of
+from tests.npz_digits import DIGITS
 from tests.tiny import tiny_config
 
 
@@ -67,6 +72,36 @@ def test_batches_of_an_inspection_do_not_matter(run):
     ):
         assert whole.shape == parts.shape
         np.testing.assert_allclose(whole, parts, rtol=1e-4)
+
+
+def test_networks_with_test_parts_of_their_own_are_measured_on_them(tmp_path, monkeypatch):
+    # Without a test part: it is held out, in the way that `data.split` names.
+    file = tmp_path / "own.npz"
+    np.savez(file, images=DIGITS.images[:200], labels=DIGITS.labels[:200])
+    configs, expected = {}, []
+    for split in ("shuffled", "stratified", "shuffled"):
+        folder = tmp_path / f"run {len(configs)}"
+        folder.mkdir()
+        config = tiny_config(data__name="npz", data__file=str(file), data__split=split)
+        expected.append(load_part("npz", "test", file=str(file), split=split))
+        record_data(folder, fingerprints(test=expected[-1]))
+        configs[folder] = config
+    networks = {folder: Network(config) for folder, config in configs.items()}
+    monkeypatch.setattr(measures, "load_predictor", networks.__getitem__)
+    monkeypatch.setattr(measures, "make_inspect", lambda *_: None)
+    monkeypatch.setattr(measures, "_measure", lambda network, inspect, parts: parts)
+    first, other, again = measures.measure_runs(list(configs))
+    assert [each["test"].fingerprint() for each in (first, other, again)] == [
+        each.fingerprint() for each in expected
+    ]
+    assert again is first, "the same part is read once"
+
+
+class Network(NamedTuple):
+    """A predictor, as far as its data are concerned."""
+
+    config: ConfigDict
+    model: None = None
 
 
 def routing_trials(losses):
