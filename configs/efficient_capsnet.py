@@ -14,11 +14,11 @@ the test set: 0.42 %. No full run of ours has been made yet.
 
 The recipe is that of the released code: Adam, 5e-4 times 0.97 at each epoch and not below 5e-5,
 150 epochs of batches of 16, margin loss + 0.392 MSE. Not set here: rotations of MNIST by up to 30
-degrees (`--config.augment.rotation=30`), brightness and contrast of smallNORB (`augment.brightness`,
-`augment.contrast`). Not built yet, for MNIST: shifts as far as the margins allow (here 2 pixels),
-narrower digits, erased squares; for MultiMNIST: one reconstruction for each digit (here both
-capsules reconstruct the image); for smallNORB: standardised channels, random crops. Their
-checkpoints were selected on the test set; here the last epoch counts.
+degrees (`--config.augment.rotation=30`), and for smallNORB brightness and contrast
+(`augment.brightness`, `augment.contrast`). Not built yet, for MNIST: shifts as far as the margins
+allow (here 2 pixels), narrower digits, erased squares; for MultiMNIST: one reconstruction for each
+digit (here both capsules reconstruct the image); for smallNORB: standardised channels, random
+crops. Their checkpoints were selected on the test set; here the last epoch counts.
 
 The control, with couplings held at 1/j and the same squash, is
 `--config.model.routing.name=uniform`.
