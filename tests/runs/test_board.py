@@ -87,10 +87,12 @@ def write(directory, resume_step, steps):
 @pytest.mark.parametrize("kept", [0, 20, 100])
 def test_what_is_written_again_counts_once(tmp_path, kept):
     """After a kill before the first checkpoint too, where a run begins anew."""
-    write(tmp_path, 0, [10, 20, 30])
-    steps = [step for step in (10, 20, 30, 40) if step > kept]
-    write(tmp_path, kept, steps)
     board, whole = tmp_path / "tensorboard", [10, 20, 30, 40] if kept < 100 else [10, 20, 30]
+    write(tmp_path, 0, [10, 20, 30])
+    (first,) = board.iterdir()
+    # Its name has the second of the start, and another start in that second the same one.
+    first.rename(first.with_name("events.out.tfevents.1.first"))
+    write(tmp_path, kept, [step for step in (10, 20, 30, 40) if step > kept])
     assert [step for step, _ in read_scalars(board)["train/loss"]] == whole
     assert [step for step, _ in read_pictures(board)["mistakes"]] == whole
     assert read_texts(board)["config/text_summary"] == ["text"]
