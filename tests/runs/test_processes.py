@@ -146,6 +146,8 @@ def test_sigterm_to_one_process_stops_both_with_a_checkpoint(start_two, tmp_path
 def test_two_machines_with_other_data_are_refused_by_part(start_two, tmp_path, monkeypatch):
     monkeypatch.setitem(OVERRIDES, "data__name", "npz")
     monkeypatch.setitem(OVERRIDES, "data__file", "~/own.npz")
+    # A stratified split would choose other images by other labels.
+    monkeypatch.setitem(OVERRIDES, "data__split", "shuffled")
     homes = tmp_path / "0", tmp_path / "1"
     for home, labels in zip(homes, (DIGITS.labels, DIGITS.labels[::-1]), strict=True):
         home.mkdir()
