@@ -50,7 +50,10 @@ def pairs_of_images(monkeypatch):
     return limit
 
 
-@pytest.mark.parametrize(("kind", "routing"), [("conv", "em"), ("dense", "em"), ("conv", "vb")])
+@pytest.mark.parametrize(
+    ("kind", "routing"),
+    [("conv", "em"), ("dense", "em"), pytest.param("conv", "vb", marks=pytest.mark.slow)],
+)
 def test_groups_give_the_values_and_gradients_of_all_at_once(pairs_of_images, kind, routing):
     pairs_of_images(kind)
     held, grouped = (layer_of(kind, routing, votes) for votes in ("held", "auto"))
@@ -77,6 +80,7 @@ def test_votes_of_one_group_are_held(monkeypatch):
     assert sizes[1] - sizes[0] < 20 * 4 * LAYERS["conv"][1]
 
 
+@pytest.mark.slow
 def test_what_is_inside_is_shown_of_all_images(pairs_of_images):
     pairs_of_images("conv")
     layer = layer_of("conv", "em", "auto")

@@ -231,6 +231,7 @@ def test_keep_better():
     assert kept["w"].tolist() == [[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
 
 
+@pytest.mark.slow
 def test_metrics_of_a_member_are_means(data):
     configs = [tiny_config(seed=seed) for seed in range(2)]
     _, evaluations = together(configs, data, "map")
