@@ -167,7 +167,8 @@ def _describe_reconstruction(config: ConfigDict, image_shape: tuple[int, int, in
 
 def _describe_forms(config: ConfigDict, model: nn.Module) -> str:
     """Name a layer that has a form of convolution in the config and does not exist."""
-    layers = model.chosen_forms(batch_size=1)
+    # Names of layers do not depend on the batch.
+    layers = model.chosen_forms(1)
     unknown = [name for name in Compute(**config.model.compute).layers if name not in layers]
     if not unknown:
         return ""
