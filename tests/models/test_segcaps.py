@@ -198,8 +198,7 @@ def test_configs_are_named_after_their_variants():
 
 
 @pytest.mark.long
-# Measured after 300 steps: 0.852 for SegCaps, which rises slowly, and more than 0.95 for the U-Net.
-@pytest.mark.parametrize(("preset", "least"), [("segcaps", 0.8), ("unet", 0.95)])
+@pytest.mark.parametrize(("preset", "least"), [("segcaps", 0.95), ("unet", 0.95)])
 def test_fits_20_images_at_published_width(preset, least):
     config = make_config(preset)
     config.data.shapes.update(height=32, width=32, count=20, most=2)
@@ -208,8 +207,15 @@ def test_fits_20_images_at_published_width(preset, least):
     built = build(config, data.image_shape, data.num_classes, 20)
     state = jax.jit(built.init_state)(0)
     steps = jax.jit(build_train_steps(config, built))
-    for _ in range(300):
+    evaluate = jax.jit(build_evaluate(config, built))
+    dice = 0.0
+    # The U-Net needs 300 steps at most; SegCaps has reached 0.852 after them.
+    for step in range(1200):
         state, health = steps(state, data.images, data.labels, np.int32(1))
         assert bool(health.finite)
-    sums = jax.jit(build_evaluate(config, built))(state.variables, data.images, data.labels).sums
-    assert float(sums.totals["dice"]) / 20 > least
+        if step % 100 == 99:
+            totals = evaluate(state.variables, data.images, data.labels).sums.totals
+            dice = float(totals["dice"]) / 20
+            if dice > least:
+                break
+    assert dice > least
