@@ -80,7 +80,7 @@ def _exponential(
     staircase: bool,
 ) -> optax.Schedule:
     """Make a schedule that is multiplied by `rate` every `num_steps`, and not below the floor."""
-    # Its own end_value would be an upper bound for a rate of 1 and more.
+    # The end_value of optax is an upper bound where the rate is 1 or more.
     decay = optax.exponential_decay(start, num_steps, rate, staircase=staircase)
     return lambda step: jnp.maximum(decay(step), floor)
 
