@@ -170,7 +170,7 @@ class DenseCaps(nn.Module):
         plain = memory is None and self.votes == FullVotes() and self.coordinates is None
         from_poses = plain and self.compute.recomputes_votes(self.routing)
 
-        def route(u: Array, a: Array) -> tuple[Array, Routed]:
+        def route(u: Array, a: Array, memory: Any) -> tuple[Array, Routed]:
             votes = self.votes(u, W, dtype)
             if self.coordinates is not None:
                 table = self.coordinates.table(tuple(grid), types, self.pose_size)
@@ -259,7 +259,7 @@ class ConvCaps(nn.Module):
             competition = competition_of_types(o, types, over=self.over, start=self.start)
         learned = declare_learned(self, (a.shape[-1], self.types, p, self.pose_size))
 
-        def route(u: Array, a: Array) -> tuple[Array, Routed]:
+        def route(u: Array, a: Array, memory: Any) -> tuple[Array, Routed]:
             votes = self.votes(u, W, self.compute.operands)
             if summed:
                 votes = jnp.sum(votes.reshape(len(u), o, -1, types, *votes.shape[-2:]), axis=2)
@@ -276,16 +276,16 @@ class ConvCaps(nn.Module):
 
 def _route(
     layer: DenseCaps | ConvCaps,
-    route: Callable[[Array, Array], tuple[Array, Routed]],
+    route: Callable[[Array, Array, Any], tuple[Array, Routed]],
     u: Array,
     a: Array,
     memory: Any,
     votes_per_image: int,
 ) -> tuple[Capsules, Any]:
     """Route in groups of images, or all at once if something inside is to be returned or shown."""
-    if memory is None and hides_votes(layer, u) and layer.compute.routes_in_groups(layer.routing):
-        return route_groups(route, u, a, votes_per_image), None
-    votes, routed = route(u, a)
+    if hides_votes(layer, u) and layer.compute.routes_in_groups(layer.routing):
+        return route_groups(route, u, a, memory, votes_per_image)
+    votes, routed = route(u, a, memory)
     sow_values(layer, votes=votes, couplings=routed.c, logits=routed.logits)
     return Capsules(routed.v, routed.a), routed.memory
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,33 +29,38 @@ def hides_votes(layer: nn.Module, x: Array) -> bool:
 
 
 def route_groups(
-    route: Callable[[Array, Array], tuple[Array, Routed]],
+    route: Callable[..., tuple[Array, Routed]],
     u: Float[Array, "n *places p"],
     a: Float[Array, "n *places"],
+    memory: Any,
     votes_per_image: int,
-) -> Capsules:
+) -> tuple[Capsules, Any]:
     """Route groups of images, one after the other, and join the results.
 
     The gradient computes each group anew, so that it holds votes of one group only. Images that are
     one group are not divided.
 
     Args:
-      route: from poses and activations of lower capsules to their votes and `Routed`, where no
-        image depends on another.
+      route: from poses, activations and memory of the lower capsules to their votes and `Routed`,
+        where no image depends on another.
       u, a: poses and activations of the lower capsules of all images.
+      memory: what the last call returned, a tree of arrays (n, ...), or None.
       votes_per_image: numbers that the votes of an image are.
+
+    Returns:
+      The upper capsules of all images, and the memory of their routing.
     """
     n, limit = len(u), GROUP_BYTES.get(jax.default_backend(), GROUP_BYTES["gpu"])
     groups = math.ceil(n / max(1, limit // (4 * votes_per_image)))
 
-    def route_one(group: tuple[Array, Array]) -> Capsules:
+    def route_one(group: tuple[Array, Array, Any]) -> tuple[Capsules, Any]:
         _, routed = route(*group)
-        return Capsules(routed.v, routed.a)
+        return Capsules(routed.v, routed.a), routed.memory
 
     if groups <= 1:
-        return route_one((u, a))
+        return route_one((u, a, memory))
     size = math.ceil(n / groups)
     # Within a loop nothing is merged with its recomputation.
     route_one = jax.checkpoint(route_one, prevent_cse=False)
-    capsules = lax.map(route_one, (split(u, size), split(a, size)))
-    return jax.tree.map(lambda x: join(x, n), capsules)
+    parts = jax.tree.map(lambda x: split(x, size), (u, a, memory))
+    return jax.tree.map(lambda x: join(x, n), lax.map(route_one, parts))

@@ -106,14 +106,15 @@ class InvertedAttention(nn.Module):
         raise ValueError("inverted attention is a network without a decoder")
 
     def chosen_forms(self, batch_size: int) -> dict[str, str]:
-        """Return what "auto" means on this machine: form of each convolution, and dtype."""
+        """Return what "auto" means on this machine: forms of convolutions and votes, and dtype."""
         net = ResidualNet(**self.backbone, parent=None)
         convolutions = list(net.convolutions(self.image_shape))
         features = self.primary_caps["types"] * self.primary_caps["pose_size"]
         last = Convolution("primary_caps", convolutions[-1].output, features, 1, 1)
         compute = self.backbone["compute"]
         forms = forms_of([*convolutions, last], batch_size, compute)
-        return {**forms, "dtype": compute.chosen_dtype}
+        votes = self.class_caps["compute"].votes
+        return {**forms, "dtype": compute.chosen_dtype, "votes": votes}
 
 
 def make_inverted_attention(
@@ -140,8 +141,9 @@ def make_inverted_attention(
     how = Compute(**compute)
     algorithm = make_routing(routing["name"], **settings_in(routing, ROUTING))
     shared = {**capsules, "votes": look_up(VOTES, capsules["votes"], "kind of votes")()}
-    # Votes are held by all forms of this network, so that a run resumes in the same one.
-    shared["compute"] = dataclasses.replace(how, votes="held")
+    # Votes are held, or those of groups of images: one form of all layers is what a run resumes in.
+    votes = "recomputed" if how.routes_in_groups(algorithm) else "held"
+    shared["compute"] = dataclasses.replace(how, votes=votes)
     conv_layers = settings_of_layers(conv_caps, ConvCaps.__dataclass_fields__, "model.conv_caps")
     dense_layers = settings_of_layers(
         dense_caps, DenseCaps.__dataclass_fields__, "model.dense_caps"

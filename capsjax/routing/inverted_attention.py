@@ -110,6 +110,8 @@ class InvertedAttentionRouting:
     max_iterations: int | None = None
     norm_eps: float = 1e-5
 
+    # Layers route groups of images where that is faster, see `capsjax.kernels.compute`.
+    IN_GROUPS = True
     # Settings that may be data of a compiled program, and so differ within a population.
     TRACED = ("num_iterations",)
     # It has no activations, see `capsjax.layers.readout`.

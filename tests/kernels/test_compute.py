@@ -89,7 +89,7 @@ def test_auto_recomputes_votes_wherever_the_routing_can(monkeypatch):
 def test_images_are_routed_in_groups_on_a_cpu_or_if_asked(monkeypatch):
     for backend in ("cpu", "gpu"):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        for routing in (make_routing("em"), make_routing("vb")):
+        for routing in map(make_routing, ("em", "vb", "inverted_attention")):
             assert Compute().routes_in_groups(routing) == (backend == "cpu")
             assert Compute(votes="recomputed").routes_in_groups(routing)
             assert Compute(votes="recomputed").form_of_votes(routing) == "recomputed"

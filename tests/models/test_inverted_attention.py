@@ -317,7 +317,7 @@ def test_forms_are_named_as_the_convolutions_are():
     forms = model.chosen_forms(4)
     backbone = variables_of_tiny()["params"]["backbone_layer"]
     names = {name for name, layer in backbone.items() if "kernel" in layer}
-    assert forms.keys() == {*names, "primary_caps", "dtype"}
+    assert forms.keys() == {*names, "primary_caps", "dtype", "votes"}
     config = tiny_config(model__compute__conv="stem:lax,primary_caps:patches")
     forms = build(config, TINY, CLASSES, 8).model.chosen_forms(4)
     assert (forms["stem"], forms["primary_caps"]) == ("lax", "patches")
