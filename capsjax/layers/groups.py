@@ -50,8 +50,9 @@ def route_groups(
     Returns:
       The upper capsules of all images, and the memory of their routing.
     """
-    n, limit = len(u), GROUP_BYTES.get(jax.default_backend(), GROUP_BYTES["gpu"])
-    groups = math.ceil(n / max(1, limit // (4 * votes_per_image)))
+    n, limit = u.shape[0], GROUP_BYTES.get(jax.default_backend(), GROUP_BYTES["gpu"])
+    # A program for any number of images, as `capsjax export` writes, has no groups.
+    groups = math.ceil(n / max(1, limit // (4 * votes_per_image))) if isinstance(n, int) else 1
 
     def route_one(group: tuple[Array, Array, Any]) -> tuple[Capsules, Any]:
         _, routed = route(*group)

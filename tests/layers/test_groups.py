@@ -94,3 +94,15 @@ def test_what_is_inside_is_shown_of_all_images(pairs_of_images):
     apply = jax.jit(functools.partial(layer.apply, mutable=["intermediates"]))
     _, shown = apply(params, below())
     assert shown["intermediates"]["votes"].shape == (N, 4, 8, 3, P)
+
+
+def test_a_program_for_any_number_of_images_has_no_groups(monkeypatch):
+    monkeypatch.setitem(groups.GROUP_BYTES, "cpu", 1)
+    layer = layer_of("dense", "em", "auto")
+    params = jax.jit(layer.init)(jax.random.key(0), below())
+    poses = jax.jit(lambda capsules: layer.apply(params, capsules)[0].poses)
+    n, *_ = jax.export.symbolic_shape("n")
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype), below())
+    # What is stored has no type of its own for capsules.
+    program = jax.export.export(jax.jit(lambda *parts: poses(Capsules(*parts))))(*shapes)
+    np.testing.assert_allclose(program.call(*below()), poses(below()), rtol=1e-4, atol=1e-5)
