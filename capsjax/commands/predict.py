@@ -7,7 +7,8 @@ Pictures are resized to what the network takes, in grey or colour as it does; `.
 files hold images (n, h, w) or (n, h, w, c) of its size, uint8 or in [0, 1], an .npz as `images`.
 Writes a table with the label, its name if classes have names, and the score of each class (lengths,
 where classes are capsules), and beside it an .npz with labels, scores and poses; with --inside,
-couplings and primary poses too. Neither may be one of the files to label.
+couplings and primary poses too. Neither may be one of the files to label, and an .npz that is there
+is overwritten only if it is from an earlier call.
 """
 
 from collections.abc import Sequence
@@ -79,8 +80,8 @@ def check_outputs(output: Path, arguments: Sequence[str]) -> tuple[Path, Path]:
       The paths of the table, and of the .npz beside it.
 
     Raises:
-      ValueError: if the table ends in .npz, or either is one of the files to label; also for a
-        path that is not there.
+      ValueError: if the table ends in .npz, either is one of the files to label, or the .npz is
+        there and not from an earlier call; also for a path that is not there.
     """
     if output.suffix.lower() == ".npz":
         raise ValueError(
@@ -95,7 +96,19 @@ def check_outputs(output: Path, arguments: Sequence[str]) -> tuple[Path, Path]:
                 f"{path} is one of the files to label and would be overwritten: give another "
                 "--output"
             )
+    if beside.exists() and not _is_prediction(beside):
+        raise ValueError(
+            f"{beside} would be overwritten, and is not from this command: give another --output"
+        )
     return output, beside
+
+
+def _is_prediction(path: Path) -> bool:
+    try:
+        with np.load(path) as file:
+            return {"labels", "scores"} <= set(file.files)
+    except Exception:  # whatever zipfile and numpy raise for another kind of file
+        return False
 
 
 def _load() -> Predictor:

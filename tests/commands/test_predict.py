@@ -157,10 +157,20 @@ def test_nothing_that_is_read_is_overwritten(pictures, monkeypatch, given, outpu
 
 def test_earlier_results_may_be_written_again(pictures):
     output = pictures.parent / "labels.csv"
-    for path in (output, output.with_suffix(".npz")):
-        path.write_text("of an earlier call")
-    found = predict.check_outputs(output, [str(pictures)])
-    assert found == (output, output.with_suffix(".npz"))
+    output.write_text("of an earlier call")
+    beside = output.with_suffix(".npz")
+    np.savez(beside, labels=[3], scores=np.ones((1, 10)), poses=np.ones((1, 10, 16)))
+    assert predict.check_outputs(output, [str(pictures)]) == (output, beside)
+
+
+@pytest.mark.parametrize("content", ["a data set", "no arrays"])
+def test_arrays_that_are_of_something_else_are_not_overwritten(pictures, content):
+    beside = pictures.parent / "digits.npz"
+    beside.write_text("notes")
+    if content == "a data set":
+        np.savez(beside, images=np.zeros((1, 8, 8)), labels=[3])
+    with pytest.raises(ValueError, match=r"digits\.npz would be overwritten, .* another --output"):
+        predict.check_outputs(beside.with_suffix(".csv"), [str(pictures)])
 
 
 def test_a_checkpoint_of_a_network_without_a_run_is_refused(predictor, monkeypatch):
