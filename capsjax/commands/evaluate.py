@@ -3,16 +3,19 @@
     python experiments/evaluate.py --workdir=runs/a
     python experiments/evaluate.py --workdir=runs/a --checkpoint=last --data=kmnist
 
-Writes WORKDIR/evaluation/DATA-PART-STEP/: evaluation.json, confusion.png, mistakes.png and
-predictions.npz (labels, predictions, scores, in the order of the data). Beside the accuracy stand
-the balanced accuracy, the macro F1 and the accuracy of always naming the commonest class. For maps
-of labels, classes are those of pixels, mistakes.png shows the maps of the lowest Dice coefficients,
-and there are no scores. Data of the run's own name that are not the run's own are refused, unless
+Writes WORKDIR/evaluation/DATA-PART-STEP/: evaluation.json, which names the data and their
+fingerprint, confusion.png, mistakes.png and predictions.npz (labels, predictions, scores, in the
+order of the data). Beside the accuracy stand the balanced accuracy, the macro F1 and the accuracy
+of always naming the commonest class. For maps of labels, classes are those of pixels, mistakes.png
+shows the maps of the lowest Dice coefficients, and there are no scores. Data of the run's own name that are not the run's own are refused, unless
 --other_data is given. Their results, and those on a --data_file of another --data, go to
 DATA-PART-STEP-DIGEST/, with the digest of the data.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -27,7 +30,7 @@ from capsjax.metrics import (
 )
 from capsjax.plots import figures
 from capsjax.runs.compilation import keep_compiled_programs
-from capsjax.runs.files import naming, write_json
+from capsjax.runs.files import digest, naming, write_json
 from capsjax.runs.predictor import Predictor, load_predictor
 from capsjax.runs.trained_data import load_data
 
@@ -65,11 +68,14 @@ def main() -> None:
         )
     title = f"{predictor.config.name}, step {predictor.step}, on {name} ({FLAGS.part})"
     arguments = (predictor, data.images, data.labels, folder, title, FLAGS.mistakes)
+    about = {"data": name, "part": FLAGS.part, "fingerprint": digest(data.fingerprint())}
+    if FLAGS.data_file:
+        about["file"] = FLAGS.data_file
     if data.labels.ndim == 3:
-        result = evaluate_maps(*arguments)
+        result = evaluate_maps(*arguments, about=about)
         counted = f" of the pixels, Dice {result['dice']:.4f}, of {result['num_examples']} images"
     else:
-        result = evaluate(*arguments)
+        result = evaluate(*arguments, about=about)
         counted = f", {result['num_errors']} errors of {result['num_examples']}"
         imbalance = describe_imbalance(result, predictor.model.num_classes)
         counted += f"; {imbalance}" if imbalance else ""
@@ -83,8 +89,17 @@ def evaluate(
     folder: Path,
     title: str,
     max_mistakes: int = 10,
+    about: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict:
     """Predict all examples and write the results.
+
+    Args:
+      predictor: the network.
+      images, labels: the examples.
+      folder: for the results.
+      title: of the figures.
+      max_mistakes: examples in the figure of mistakes.
+      about: what evaluation.json says of the data.
 
     Returns:
       The contents of evaluation.json.
@@ -94,6 +109,7 @@ def evaluate(
     matrix = count_confusions(labels, prediction.labels, predictor.model.num_classes)
     of_each = measures_of_classes(matrix)
     result = {
+        **about,
         "step": predictor.step,
         "num_examples": len(labels),
         "num_errors": int(wrong.sum()),
@@ -150,8 +166,12 @@ def evaluate_maps(
     folder: Path,
     title: str,
     max_mistakes: int = 10,
+    about: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict:
     """Predict the maps of all examples and write the results.
+
+    Args:
+      predictor, images, labels, folder, title, max_mistakes, about: as in `evaluate`.
 
     Returns:
       The contents of evaluation.json.
@@ -162,6 +182,7 @@ def evaluate_maps(
     dice = np.asarray(dice_coefficient(prediction.labels, labels, num_classes))
     accuracy = float(np.trace(matrix) / matrix.sum())
     result = {
+        **about,
         "step": predictor.step,
         "num_examples": len(labels),
         "accuracy": accuracy,

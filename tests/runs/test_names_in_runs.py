@@ -146,8 +146,11 @@ def test_other_data_are_numbered_as_the_network_is(finished, pictures, tmp_path,
     evaluate.main()
     monkeypatch.setattr(evaluate, "FLAGS", flags(workdir))
     evaluate.main()
-    matrix = evaluation_in(workdir, "folder-test-*-*")["confusion_matrix"]
-    own = evaluation_in(workdir, "folder-test-?")["confusion_matrix"]
+    of_other, of_own = (evaluation_in(workdir, f"folder-test-{name}") for name in ("*-*", "?"))
+    matrix, own = of_other["confusion_matrix"], of_own["confusion_matrix"]
+    assert (of_other["file"], of_other["part"]) == (str(tmp_path), "test")
+    assert "file" not in of_own
+    assert of_other["fingerprint"] != of_own["fingerprint"]
     assert matrix == [[0, 0, 0], own[1], own[2]]
     assert np.sum(matrix) == 40
 
