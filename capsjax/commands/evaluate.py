@@ -7,9 +7,9 @@ Writes WORKDIR/evaluation/DATA-PART-STEP/: evaluation.json, which names the data
 fingerprint, confusion.png, mistakes.png and predictions.npz (labels, predictions, scores, in the
 order of the data). Beside the accuracy stand the balanced accuracy, the macro F1 and the accuracy
 of always naming the commonest class. For maps of labels, classes are those of pixels, mistakes.png
-shows the maps of the lowest Dice coefficients, and there are no scores. Data of the run's own name that are not the run's own are refused, unless
---other_data is given. Their results, and those on a --data_file of another --data, go to
-DATA-PART-STEP-DIGEST/, with the digest of the data.
+shows the maps of the lowest Dice coefficients, and there are no scores. Data of the run's own name
+that are not the run's own are refused, unless --other_data is given. Their results, and those on a
+--data_file of another --data, go to DATA-PART-STEP-DIGEST/, with the digest of the data.
 """
 
 from collections.abc import Mapping
