@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 
 class Limits(NamedTuple):
     """The values that a number may have; a tuple of numbers, each of them.
@@ -42,10 +44,13 @@ PROBABILITY = Limits(0, most=1)
 LIMITS = {
     "augment.brightness": AT_LEAST_0,
     "augment.contrast": SHARE,
+    "augment.elastic": AT_LEAST_0,
+    "augment.elastic_sigma": POSITIVE,
     "augment.flip_horizontal": PROBABILITY,
     "augment.flip_vertical": PROBABILITY,
     "augment.hue": AT_LEAST_0,
     "augment.max_shift": AT_LEAST_0,
+    "augment.noise": AT_LEAST_0,
     "augment.rotation": AT_LEAST_0,
     "augment.saturation": AT_LEAST_0,
     "augment.scale": SHARE,
@@ -64,6 +69,9 @@ LIMITS = {
     "model.class_caps.pose_size": AT_LEAST_0,
     "model.dropout.dense": SHARE,
     "model.dropout.pool": SHARE,
+    "model.input.brightness": AT_LEAST_0,
+    "model.input.contrast": SHARE,
+    "model.input.crop": AT_LEAST_0,
     "model.norm.epsilon": AT_LEAST_0,
     "model.norm.momentum": SHARE,
     "model.squash.eps": AT_LEAST_0,
@@ -78,11 +86,16 @@ LIMITS = {
     "schedule.decay_rate": POSITIVE,
     "schedule.floor": AT_LEAST_0,
     "schedule.learning_rate": AT_LEAST_0,
+    "schedule.plateau.decay": AT_LEAST_0,
+    "schedule.plateau.factor": Limits(above=0, below=1),
+    "schedule.plateau.min_improvement": AT_LEAST_0,
+    "schedule.plateau.patience": AT_LEAST_1,
     "schedule.stage_factors": AT_LEAST_0,
     "soft_dice_loss.smooth": POSITIVE,
     "spread_loss.margin_steps": AT_LEAST_1,
     "train.batch_size": AT_LEAST_0,
     "train.epochs": AT_LEAST_1,
+    "train.patience": AT_LEAST_0,
 }
 # By the last part of the name, for all fields below "model.": sizes of layers.
 SIZES = (
@@ -117,3 +130,13 @@ def check_limits(fields: Mapping[str, Any]) -> None:
         if limits is not None and not all(limits.allow(number) for number in numbers):
             each = "each value of " if isinstance(value, tuple) else ""
             raise ValueError(f"{each}{name} is {limits}, not {value}")
+
+
+def decided_by_validation(config: ConfigDict) -> dict[str, str]:
+    """Return the settings by which validation changes training, each with one that does without."""
+    found = {}
+    if config.schedule.name == "plateau":
+        found["schedule.name=plateau"] = "schedule.name=constant"
+    if config.train.patience > 0:
+        found[f"train.patience={config.train.patience}"] = "train.patience=0"
+    return found

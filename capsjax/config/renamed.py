@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from capsjax.config.capsnet import make_paper
+from capsjax.config.em_capsules import make_em_capsules
 from capsjax.config.tagged import TAGGED, component_fields
 from capsjax.data import split_before
 
@@ -13,9 +14,12 @@ from capsjax.data import split_before
 ADDED_FIELDS: dict[str, Any] = {
     "augment.brightness": 0.0,
     "augment.contrast": 0.0,
+    "augment.elastic": 0.0,
+    "augment.elastic_sigma": 4.0,
     "augment.flip_horizontal": 0.0,
     "augment.flip_vertical": 0.0,
     "augment.hue": 0.0,
+    "augment.noise": 0.0,
     "augment.rotation": 0.0,
     "augment.saturation": 0.0,
     "augment.scale": 0.0,
@@ -27,7 +31,9 @@ ADDED_FIELDS: dict[str, Any] = {
     "optimizer.name": "adam",
     "optimizer.weight_decay": 0.0,
     "schedule.anneal_epochs": 0,
+    "schedule.plateau": {"factor": 0.05, "patience": 5, "min_improvement": 1e-4, "decay": 0.0},
     "task": {"name": "classification"},
+    "train.patience": 0,
 }
 
 # Fields of earlier versions that belonged to a component without its name in their path.
@@ -90,6 +96,8 @@ def modernize(fields: Mapping[str, Any]) -> dict[str, Any]:
         model.setdefault("conv_caps", paper.conv_caps.to_dict())
         model["class_caps"].setdefault("norm", paper.class_caps.norm)
         model.setdefault("readout", paper.readout)
+    if _get(fields, ["model", "name"]) in ("em_capsules", "vb_capsules"):
+        fields["model"].setdefault("input", make_em_capsules().model.input.to_dict())
     return fields
 
 

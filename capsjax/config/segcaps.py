@@ -146,18 +146,30 @@ PRESETS: dict[str, dict[str, Any]] = {"segcaps": {}}
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "segcaps": {
-        # The published recipe, as far as it is built, on as many pixels.
+        # The published recipe, on as many pixels.
         "paper": {
+            "augment.flip_horizontal": 0.1,
+            "augment.flip_vertical": 0.1,
+            # alpha 1000 in their code, see `capsjax.data.augment.draw_displacements`.
+            "augment.elastic": 2.0,
+            "augment.elastic_sigma": 80.0,
             "data.shapes.height": 512,
             "data.shapes.width": 512,
             "data.shapes.count": 100,
             "data.shapes.test_count": 20,
             "data.validation_size": 10,
             "loss_weights.reconstruction": 131.072,
+            "schedule.name": "plateau",
             "schedule.learning_rate": 1e-4,
+            "schedule.plateau.factor": 0.05,
+            "schedule.plateau.patience": 5,
+            "schedule.plateau.min_improvement": 1e-4,
+            "schedule.plateau.decay": 1e-6,
+            "selection": "best",
             "optimizer.b1": 0.99,
             "optimizer.eps": 1e-7,
             "train.epochs": 200,
+            "train.patience": 25,
             "train.batch_size": 1,
             "evaluate.batch_size": 1,
         },

@@ -59,9 +59,16 @@ def add_training_fields(config: ConfigDict) -> None:
     augment.saturation = 0.0
     # Largest turn of the hue in both directions, in degrees, of images of three channels.
     augment.hue = 0.0
+    # Standard deviation of the noise of each pixel, of the whole range 1.
+    augment.noise = 0.0
+    # Elastic deformation: standard deviation of the displacement of each pixel, in pixels.
+    augment.elastic = 0.0
+    # Elastic: how far neighbours are displaced alike, in pixels. (Simard et al. 2003: 4 for digits
+    # of 28.)
+    augment.elastic_sigma = 4.0
 
     schedule = config.schedule = ConfigDict()
-    # Learning-rate schedule: "constant", "exponential", "cosine", "linear" or "staged".
+    # Learning-rate schedule: "constant", "exponential", "cosine", "linear", "staged" or "plateau".
     schedule.name = "exponential"
     # Initial learning rate.
     schedule.learning_rate = 1e-3
@@ -73,7 +80,7 @@ def add_training_fields(config: ConfigDict) -> None:
     schedule.decay_unit = "step"
     # Exponential: whether the rate falls in a staircase, not smoothly.
     schedule.staircase = False
-    # Exponential: the lower bound of the rate. Cosine and linear: the final rate.
+    # Exponential and plateau: the lower bound of the rate. Cosine and linear: the final rate.
     schedule.floor = 0.0
     # Cosine and linear: epochs until the rate is at the floor, where it stays; 0 for the whole run.
     schedule.anneal_epochs = 0
@@ -81,6 +88,18 @@ def add_training_fields(config: ConfigDict) -> None:
     schedule.stage_factors = (1.0, 0.1, 0.01)
     # Staged: the epochs at which all stages but the last end.
     schedule.stage_ends = (15, 30)
+
+    # Of the schedule "plateau" alone, which depends on the validation part: its Dice coefficient
+    # for maps of labels, its loss for others.
+    plateau = schedule.plateau = ConfigDict()
+    # The factor by which the rate is multiplied.
+    plateau.factor = 0.05
+    # Epochs in a row without an improvement after which it is.
+    plateau.patience = 5
+    # What the metric must be better by than the best so far to be an improvement.
+    plateau.min_improvement = 1e-4
+    # The rate is also divided by 1 + this times the number of steps; the floor is one without it.
+    plateau.decay = 0.0
 
     optimizer = config.optimizer = ConfigDict()
     # Optimizer: "adam" or "sgd", with the settings below, or another one of optax.
@@ -107,6 +126,9 @@ def add_training_fields(config: ConfigDict) -> None:
     train.epochs = 50
     # Images per step; 0 for a number that suits that of the training examples.
     train.batch_size = 128
+    # Training ends after so many epochs without a better Dice coefficient of the validation part,
+    # for maps of labels, or a lower loss of it, for others; 0 for never.
+    train.patience = 0
 
     # Weight of the loss of an image, or a pixel of a map, by its class: "none", "balanced" (the
     # inverse of the number of the class), or a number for each class, "1,2,0.5". The losses margin,

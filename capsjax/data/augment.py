@@ -22,8 +22,9 @@ YIQ = np.array([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], np.float
 class Augmentation:
     """Random changes of images, each image its own; those that are 0 are left out.
 
-    Colours are changed first, so that what is filled in at the borders stays 0. Numbers may be
-    traced values, but for `max_shift`, `saturation` and `hue`.
+    Colours are changed first, so that what is filled in at the borders stays 0; noise is added
+    last, to them too. Numbers may be traced values, but for `max_shift`, `saturation`, `hue` and
+    `elastic_sigma`.
 
     Attributes:
       max_shift: largest shift of rows and columns, in whole pixels.
@@ -34,6 +35,10 @@ class Augmentation:
       contrast: deviations from an image's mean change by a factor between 1 - and 1 + contrast.
       saturation: likewise deviations of a pixel's colours from its grey.
       hue: largest turn of the colours, in degrees, in both directions.
+      noise: standard deviation of the normal numbers that are added to all pixels, in [0, 1].
+      elastic: standard deviation of the displacement of each pixel, in pixels, see
+        `draw_displacements`.
+      elastic_sigma: how far neighbours are displaced alike, in pixels.
     """
 
     max_shift: int = 0
@@ -45,6 +50,9 @@ class Augmentation:
     contrast: float | Array = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    noise: float | Array = 0.0
+    elastic: float | Array = 0.0
+    elastic_sigma: float = 4.0
 
     def check_channels(self, channels: int) -> None:
         """Raise DataError for changes of colours that images of so many channels do not have."""
@@ -83,15 +91,25 @@ class Augmentation:
             probability = getattr(self, name)
             if _is_on(probability):
                 pairs = [flip_images(keys[name], x, probability, axis) for x in pairs]
-        if _is_on(self.rotation) or _is_on(self.scale):
-            n = len(images)
+        if any(_is_on(number) for number in (self.rotation, self.scale, self.elastic)):
+            n, h, w, _ = images.shape
             angles = jnp.deg2rad(self.rotation) * _symmetric(keys["rotation"], n)
             scales = 1.0 + self.scale * _symmetric(keys["scale"], n)
             pairs[0] = pairs[0] if _is_float(pairs[0]) else to_float(pairs[0])
-            pairs = [warp_images(x, angles, scales) for x in pairs]
+            field = None
+            if _is_on(self.elastic):
+                # Keys beside those of the others, which would move if they were one more.
+                field = draw_displacements(
+                    jax.random.fold_in(key, 3), (n, h, w), self.elastic, self.elastic_sigma
+                )
+            # All at once, because each interpolation blurs an image.
+            pairs = [warp_images(x, angles, scales, field) for x in pairs]
         # The key of runs from before there was anything but shifts.
         pairs = [shift_images(key, x, self.max_shift) for x in pairs]
         changed = pairs[0] if _is_float(pairs[0]) else to_float(pairs[0])
+        if _is_on(self.noise):
+            noise = jax.random.normal(jax.random.fold_in(key, 4), changed.shape)
+            changed = jnp.clip(changed + self.noise * noise, 0.0, 1.0)
         return changed, pairs[1][..., 0] if is_map else labels
 
     def _change_colours(
@@ -174,9 +192,12 @@ def flip_images(
 
 
 def warp_images(
-    images: Num[Array, "n h w c"], angles: Float[Array, "n"], scales: Float[Array, "n"]
+    images: Num[Array, "n h w c"],
+    angles: Float[Array, "n"],
+    scales: Float[Array, "n"],
+    field: Float[Array, "n 2 h w"] | None = None,
 ) -> Num[Array, "n h w c"]:
-    """Rotate and scale each image about its middle, with 0 outside.
+    """Rotate and scale each image about its middle, and deform it, with 0 outside.
 
         x' = s R x, R = ((cos, -sin), (sin, cos)), of (row, column) about the middle
 
@@ -187,6 +208,7 @@ def warp_images(
       images: (n, h, w, c).
       angles: in radians.
       scales: factors above 0.
+      field: added to the row and column that each pixel comes from, in pixels.
 
     Returns:
       Images of the same shape and type.
@@ -201,15 +223,60 @@ def warp_images(
     rows, columns = jnp.stack(jnp.meshgrid(jnp.arange(h), jnp.arange(w), indexing="ij")) - middle
     order = 1 if _is_float(images) else 0
 
-    def warp(image: Num[Array, "h w c"], angle: Float[Array, ""], scale: Float[Array, ""]):
+    def warp(image: Num[Array, "h w c"], angle: Float[Array, ""], scale: Float[Array, ""], *field):
         cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
         # The place that a pixel comes from, by the inverse of the map.
         places = jnp.stack([cos * rows + sin * columns, cos * columns - sin * rows]) + middle
+        places = sum(field, places)
         # Rounded, so that a place which is a pixel but for rounding is that pixel.
         places = list(jnp.round(places * 4096) / 4096)
         return jax.vmap(lambda x: map_coordinates(x, places, order), -1, -1)(image)
 
-    return jax.vmap(warp)(images, angles, scales)
+    fields = () if field is None else (field,)
+    return jax.vmap(warp)(images, angles, scales, *fields)
+
+
+def draw_displacements(
+    key: Key[Array, ""],
+    shape: tuple[int, int, int],
+    amplitude: float | Array,
+    sigma: float,
+) -> Float[Array, "n 2 h w"]:
+    """Draw smooth random displacements of the rows and columns of images.
+
+        amplitude K_h N K_wᵀ,  (K_h)_yz ∝ exp(-(y - z)² / 2 sigma²), each row of norm 1
+
+    N are standard normal numbers, and so each displacement is a normal number with the standard
+    deviation `amplitude`, at the borders too. Those of pixels at a distance d, away from the
+    borders, have the correlation exp(-d² / 4 sigma²).
+
+    In the paper N are uniform in [-1, 1] and K has the sum 1: its factor alpha makes, away from the
+    borders, displacements of about alpha / (2 √(3π) sigma) pixels.
+
+    Args:
+      key: random key.
+      shape: (n, h, w).
+      amplitude: standard deviation, in pixels.
+      sigma: width of the Gaussian that smooths, in pixels, above 0.
+
+    Returns:
+      For each image those of rows and those of columns.
+
+    Source: Simard et al. 2003, section 2.
+
+    >>> draw_displacements(jax.random.key(0), (3, 8, 9), 1.0, 2.0).shape
+    (3, 2, 8, 9)
+    """
+    n, h, w = shape
+
+    def smoother(size: int) -> Float[Array, "m m"]:
+        places = jnp.arange(size)
+        kernel = jnp.exp(-(((places[:, None] - places[None]) / sigma) ** 2) / 2)
+        return kernel / jnp.linalg.norm(kernel, axis=1, keepdims=True)
+
+    numbers = jax.random.normal(key, (n, 2, h, w))
+    smooth = jnp.einsum("yz,nazx,wx->nayw", smoother(h), numbers, smoother(w), precision="highest")
+    return amplitude * smooth
 
 
 def turn_hues(

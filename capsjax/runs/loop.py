@@ -15,7 +15,7 @@ class Trainee(Protocol):
 
     Attributes:
       step: number of steps done.
-      total_steps: number of steps of the whole training.
+      total_steps: number of steps of the whole training; fewer once an epoch has ended it early.
       steps_per_epoch: number of steps of an epoch.
       is_alive: whether anything is left whose loss is finite.
       seconds_per_call: duration that a call of the compiled program should have.
@@ -71,8 +71,10 @@ def train(trainee: Trainee, config: ConfigDict, workdir: Path, interrupt: Interr
         ends_epoch = trainee.step % in_epoch == 0
         if ends_epoch or trainee.step % config.log.every_steps == 0:
             trainee.write_training_metrics()
+        # Which may end the training.
+        worth_saving = ends_epoch and trainee.end_epoch()
         save = due == pace.Due.NOW or bool(signal) or trainee.step == trainee.total_steps
-        if ends_epoch and trainee.end_epoch():
+        if worth_saving:
             save |= due == pace.Due.AT_END_OF_EPOCH
         trainee.show_progress(ends_epoch)
         if save:

@@ -21,12 +21,16 @@ from capsjax.runs.warm_start import WarmStart
 from capsjax.runs.writers import describe_board, open_writer
 from capsjax.training.build import Built, build_evaluate, build_train_steps
 from capsjax.training.nonfinite import find_non_finite
+from capsjax.training.plateau import Watched, after_epoch, describe_standstill, watched
 from capsjax.training.steps import Health
 
 # Duration that a call of the compiled program should have, so that progress moves and a signal is
 # noticed. Not less, because each call begins with memory that the system must first clear, 0.2 s
 # for the paper's network on a CPU.
 SECONDS_PER_CALL = 3.0
+
+# Name of the note, and of the entry of summary.json, on whether training ends early.
+STOPPING = "early_stopping"
 
 
 class NonFiniteError(ValueError):
@@ -64,6 +68,8 @@ class SingleRun:
         self._evaluate = jax.jit(build_evaluate(config, built, mesh))
         self.steps_per_epoch = built.steps_per_epoch
         self.total_steps = built.steps_per_epoch * config.train.epochs
+        if built.plateau is not None:
+            self._next_memory = jax.jit(built.plateau.next_memory)
 
     def open(self, restored: Restored | None, warm_start: WarmStart | None = None) -> None:
         """Start from the first step or the last checkpoint, and compile the steps.
@@ -96,6 +102,10 @@ class SingleRun:
             self._state, self._notes = restored.state, restored.notes
             print(f"resuming {self._workdir} from step {restored.step}")
         self.step = self._first_step = self._logged_step = int(self._state.step)
+        if self._notes.get(STOPPING, {}).get("ended"):
+            # Killed before the results were written, or given more epochs, which would be none.
+            self.total_steps = self.step
+            print(f"its training has ended early {describe_standstill(self._notes[STOPPING])}")
         arrays = (training.images, training.labels)
         self._images, self._labels = devices.replicate(arrays, self._mesh)
 
@@ -157,7 +167,7 @@ class SingleRun:
         metrics = means_of(self._state.window)
         images_taken = (self.step - self._logged_step) * self._config.train.batch_size
         metrics["images_per_second"] = images_taken / self._log_seconds
-        metrics["learning_rate"] = float(self._built.schedule(self.step - 1))
+        metrics["learning_rate"] = self._learning_rate()
         self._write("train", metrics)
         empty = jax.tree.map(np.zeros_like, self._state.window)
         self._state = self._state._replace(window=devices.replicate(empty, self._mesh))
@@ -172,6 +182,8 @@ class SingleRun:
         if metrics is None:
             return due
         self._write("validation", metrics)
+        # Before the state is kept: it is resumed after this.
+        self._adapt(watched(metrics))
         self._validation_loss = metrics["loss"]
         if self._validation_loss < self._best_loss:
             self._best_loss = self._validation_loss
@@ -180,6 +192,36 @@ class SingleRun:
             self._unsaved_best = (self.step, state, dict(self._notes), self._validation_loss)
             return True
         return due
+
+    def _learning_rate(self) -> float:
+        """Return the learning rate of the last step."""
+        rate, plateau = float(self._built.schedule(self.step - 1)), self._built.plateau
+        if plateau is None:
+            return rate
+        return rate * float(plateau.memory(self._state.opt_state).scale)
+
+    def _adapt(self, now: Watched) -> None:
+        """Lower the learning rate, or end the training, if validation says so."""
+        epoch, plateau = self.step // self.steps_per_epoch, self._built.plateau
+        if plateau is not None:
+            rate, opt_state = self._learning_rate(), self._state.opt_state
+            memory = self._next_memory(devices.to_host(plateau.memory(opt_state)), now.cost)
+            opt_state = plateau.with_memory(opt_state, devices.replicate(memory, self._mesh))
+            self._state = self._state._replace(opt_state=opt_state)
+            if self._learning_rate() < rate:
+                self.say(
+                    f"epoch {epoch}: no better validation {now.name} (schedule.plateau.patience="
+                    f"{plateau.patience}), learning rate {self._learning_rate():.3g} instead of "
+                    f"{rate:.3g}"
+                )
+        patience = self._config.train.patience
+        if patience > 0:
+            known = after_epoch(self._notes.get(STOPPING), now, epoch)
+            ended = known["epochs_since"] >= patience
+            self._notes[STOPPING] = {**known, "ended": ended}
+            if ended:
+                self.total_steps = self.step
+                self.say(f"training ends after epoch {epoch} {describe_standstill(known)}")
 
     def _validate(self) -> dict[str, float] | None:
         """Compute the metrics of the validation part, if there is one, and draw what is seen."""

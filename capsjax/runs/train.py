@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from capsjax.config.limits import check_limits
+from capsjax.config.limits import check_limits, decided_by_validation
 from capsjax.data import Arrays, load_part, load_training, source_of
 from capsjax.data.labels import describe_unseen
 from capsjax.kernels.compute import completed_forms
@@ -23,7 +23,7 @@ from capsjax.runs.lock import hold
 from capsjax.runs.longer import count_test_reads
 from capsjax.runs.loop import train
 from capsjax.runs.progress import format_seconds
-from capsjax.runs.single_run import SingleRun
+from capsjax.runs.single_run import STOPPING, SingleRun
 from capsjax.runs.warm_start import WarmStart, read_warm_start
 from capsjax.runs.workdir import (
     flatten,
@@ -35,6 +35,7 @@ from capsjax.tasks import check_labels
 from capsjax.training.build import Built, build
 from capsjax.training.division import check_divides
 from capsjax.training.fitting import describe_misfits, fit_to_data
+from capsjax.training.plateau import describe_standstill
 from capsjax.training.steps import TrainState, steps_per_epoch
 
 
@@ -126,8 +127,8 @@ def _train(
         "seed": config.seed,
         "selection": config.selection,
         "selected_step": chosen.step,
-        "steps": in_epoch * config.train.epochs,
-        "epochs": config.train.epochs,
+        "steps": last.step,
+        "epochs": last.step // in_epoch,
         "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(chosen.state.variables)),
         "num_training_examples": len(training),
         "test_reads": count_test_reads(workdir),
@@ -173,6 +174,11 @@ def check_config(config: ConfigDict) -> None:
     look_up({"last": "last", "best": "best"}, config.selection, "selection")
     if config.selection == "best" and config.data.validation_size == 0:
         raise ValueError("selection 'best' needs validation data: data.validation_size above 0")
+    for setting, remedy in decided_by_validation(config).items():
+        if config.data.validation_size == 0:
+            raise ValueError(
+                f"{setting} needs validation data: data.validation_size above 0, or {remedy}"
+            )
 
 
 def forms_at_start(restored: Restored | None, chosen: dict[str, str]) -> dict[str, str]:
@@ -208,4 +214,13 @@ def _describe(summary: dict[str, Any]) -> str:
         f"test accuracy {100 * test['accuracy']:.2f} % {of_what}, "
         f"{summary['selection']} parameters (step "
         f"{summary['selected_step']}), {format_seconds(summary['train_seconds'])} of training"
+        f"{_describe_end(summary)}"
     )
+
+
+def _describe_end(summary: dict[str, Any]) -> str:
+    """Describe where and why training ended early; "" where it did not."""
+    watched = summary.get(STOPPING)
+    if watched is None or not watched["ended"]:
+        return ""
+    return f", which ended after epoch {summary['epochs']} {describe_standstill(watched)}"

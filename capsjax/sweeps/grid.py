@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from capsjax.config.limits import decided_by_validation
 from capsjax.config.tagged import TAGGED, resolved
 from capsjax.registry import look_up, suggest
 from capsjax.runs.workdir import flatten
@@ -122,6 +123,19 @@ def trials_of(sweep: ConfigDict) -> list[Trial]:
     if len({trial.id for trial in trials}) < len(trials):
         raise ValueError(f"sweep {sweep.name}: two of its trials have the same name")
     return trials
+
+
+def check_for_sweep(config: ConfigDict) -> None:
+    """Raise ValueError for settings of a trial that single runs alone have."""
+    if config.init_from:
+        raise ValueError("init_from is for single runs (capsjax train), not for a sweep")
+    decided = decided_by_validation(config)
+    if decided:
+        # Members that share a program would need a factor on their rate and an end of their own.
+        remedies = " ".join(f"--config.base.{remedy}" for remedy in decided.values())
+        raise ValueError(
+            f"{' and '.join(decided)}: for single runs (capsjax train), not for a sweep; {remedies}"
+        )
 
 
 def _fields_of(config: Mapping[str, Any]) -> tuple:

@@ -28,7 +28,7 @@ from capsjax.runs.workdir import (
 )
 from capsjax.runs.writers import describe_board
 from capsjax.sweeps import folders
-from capsjax.sweeps.grid import Trial, trials_of
+from capsjax.sweeps.grid import Trial, check_for_sweep, trials_of
 from capsjax.sweeps.hparams import write_trials
 from capsjax.sweeps.index import make_index, seconds_so_far
 from capsjax.sweeps.members import Data, Members, largest_that_fits
@@ -68,8 +68,7 @@ def run_sweep(
     trials = trials_of(config)
     for trial in trials:
         check_config(trial.config)
-        if trial.config.init_from:
-            raise ValueError("init_from is for single runs (capsjax train), not for a sweep")
+        check_for_sweep(trial.config)
     start = program_command(overrides or {})
     with hold(workdir):
         processes.on_primary(lambda: open_workdir(workdir, config, {**start, "form": form}))

@@ -18,6 +18,7 @@ from capsjax.training.evaluation import make_evaluate
 from capsjax.training.fitting import parse_class_weights
 from capsjax.training.objective import Objective
 from capsjax.training.optimizer import make_optimizer, make_schedule
+from capsjax.training.plateau import Plateau, make_plateau
 from capsjax.training.steps import (
     TrainState,
     init_state,
@@ -35,6 +36,7 @@ class Built(NamedTuple):
       compute: how the network is computed.
       schedule: the learning rate as a function of the step.
       steps_per_epoch: number of steps in an epoch.
+      plateau: what makes the factor on it that validation decides; None without one.
     """
 
     model: nn.Module
@@ -43,6 +45,7 @@ class Built(NamedTuple):
     compute: Compute
     schedule: optax.Schedule
     steps_per_epoch: int
+    plateau: Plateau | None
 
     def init_state(self, seed: int | Array) -> TrainState:
         """Return the state before the first step, a pure function of the seed."""
@@ -74,9 +77,18 @@ def build(
     if forms is not None:
         model["compute"] = with_forms(model["compute"], forms)
     Augmentation(**config.augment).check_channels(image_shape[-1])
+    rates = dict(config.schedule)
+    of_plateau = dict(rates.pop("plateau"))
     schedule = make_schedule(
-        steps_per_epoch=in_epoch, epochs=config.train.epochs, **config.schedule
+        steps_per_epoch=in_epoch,
+        epochs=config.train.epochs,
+        plateau_decay=of_plateau.pop("decay"),
+        **rates,
     )
+    optimizer = make_optimizer(schedule, steps_per_epoch=in_epoch, **config.optimizer)
+    plateau = make_plateau(rates["name"], rates["learning_rate"], rates["floor"], **of_plateau)
+    if plateau is not None:
+        optimizer = plateau.applied_to(optimizer)
     task = make_task(config.task.name, **settings_in(config.task.to_dict(), TASKS))
     objective = Objective(
         {name: config.get(f"{name}_loss", {}) for name in config.loss_weights},
@@ -87,11 +99,12 @@ def build(
     objective.check_class_weights()
     return Built(
         model=make_model(image_shape=image_shape, num_classes=num_classes, task=task, **model),
-        optimizer=make_optimizer(schedule, steps_per_epoch=in_epoch, **config.optimizer),
+        optimizer=optimizer,
         objective=objective,
         compute=Compute(**model["compute"]),
         schedule=schedule,
         steps_per_epoch=in_epoch,
+        plateau=plateau,
     )
 
 

@@ -26,11 +26,12 @@ def make_schedule(
     anneal_epochs: int,
     stage_factors: Sequence[float],
     stage_ends: Sequence[int],
+    plateau_decay: float = 0.0,
 ) -> optax.Schedule:
     """Make the learning rate as a function of the step.
 
     Args:
-      name: "constant", "exponential", "cosine", "linear" or "staged".
+      name: "constant", "exponential", "cosine", "linear", "staged" or "plateau".
       steps_per_epoch: number of steps in an epoch.
       epochs: number of epochs in the run.
       learning_rate: the initial rate; like the floor it may be a traced value.
@@ -41,6 +42,8 @@ def make_schedule(
         learning_rate to the floor, where it stays; 0 for the whole run.
       stage_factors, stage_ends: for "staged": the factor on learning_rate in each stage, and the
         epochs at which all stages but the last end.
+      plateau_decay: for "plateau": the rate is divided by 1 + this times the step. What validation
+        decides is a factor on it that the optimizer has, see `Plateau`.
 
     Raises:
       ValueError: for an unknown name or unit, a negative anneal_epochs, or stages whose numbers
@@ -68,6 +71,7 @@ def make_schedule(
             [optax.constant_schedule(learning_rate * factor) for factor in stage_factors],
             [end * steps_per_epoch for end in stage_ends],
         ),
+        "plateau": lambda: lambda step: learning_rate / (1.0 + plateau_decay * step),
     }
     return look_up(schedules, name, "schedule")()
 

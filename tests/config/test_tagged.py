@@ -159,6 +159,17 @@ def test_a_config_of_an_earlier_version_is_read_as_it_was_meant(preset):
     assert modernize({"base": old_fields(preset)})["base"] == modernize(old_fields(preset))
 
 
+@pytest.mark.parametrize(
+    "config", [("em_capsules",), ("em_capsules", "released"), ("vb_capsules",)]
+)
+def test_a_run_from_before_images_were_cropped_has_whole_images(config):
+    fields = resolved(load_config(*config))
+    whole = fields["model"].pop("input")
+    assert (whole["crop"], whole["standardize"]) == (0, "none")
+    assert modernize(fields) == resolved(load_config(*config))
+    assert "input" not in modernize(resolved(make_config()))["model"]
+
+
 def test_an_old_config_of_uniform_routing_loses_what_was_never_read():
     fields = old_fields("paper")
     fields["model"]["routing"]["name"] = "uniform"

@@ -10,6 +10,7 @@ from capsjax.data import DataError
 from capsjax.data.affine import warp
 from capsjax.data.augment import (
     Augmentation,
+    draw_displacements,
     shift_images,
     to_float,
     turn_hues,
@@ -291,8 +292,8 @@ def test_each_change_has_random_numbers_of_its_own():
 
 def test_traced_numbers_make_what_constants_make():
     images, names = pictures(), ("flip_horizontal", "flip_vertical", "rotation", "scale")
-    names += ("brightness", "contrast")
-    values = (0.5, 0.5, 20.0, 0.2, 0.1, 0.3)
+    names += ("brightness", "contrast", "noise", "elastic")
+    values = (0.5, 0.5, 20.0, 0.2, 0.1, 0.3, 0.1, 1.5)
 
     @jax.jit
     def traced(*numbers):
@@ -300,4 +301,95 @@ def test_traced_numbers_make_what_constants_make():
 
     expected = augmented(images, **dict(zip(names, values, strict=True)))
     np.testing.assert_allclose(traced(*values), expected, atol=1e-4)
-    np.testing.assert_allclose(traced(*[0.0] * 6), to_float(images), atol=1e-6)
+    np.testing.assert_allclose(traced(*[0.0] * 8), to_float(images), atol=1e-6)
+
+
+def test_a_field_is_added_to_the_places_that_pixels_come_from():
+    image = jnp.asarray(images_of(1, 4, 5, 2), jnp.float32)
+    field = jnp.zeros((1, 2, 4, 5)).at[0, 0].set(1.0).at[0, 1, 2, 3].set(-0.25)
+    got = warp_images(image, jnp.zeros(1), jnp.ones(1), field)
+    expected = np.zeros((4, 5, 2))
+    expected[:3] = image[0, 1:]
+    expected[2, 3] = 0.75 * image[0, 3, 3] + 0.25 * image[0, 3, 2]
+    np.testing.assert_allclose(got[0], expected, atol=1e-4)
+    labels = jnp.arange(20).reshape(1, 4, 5, 1)
+    got = warp_images(labels, jnp.zeros(1), jnp.ones(1), field)
+    np.testing.assert_array_equal(got[0, :3], labels[0, 1:])
+
+
+def test_displacements_are_those_of_a_loop():
+    h, w, sigma = 4, 5, 1.5
+    numbers = np.asarray(jax.random.normal(KEY, (2, 2, h, w)))
+    expected = np.zeros((2, 2, h, w))
+    for y, x in np.ndindex(h, w):
+        rows, columns = (
+            np.exp(-((np.arange(size) - at) ** 2) / (2 * sigma**2)) for size, at in ((h, y), (w, x))
+        )
+        kernel = rows[:, None] * columns
+        expected[..., y, x] = (kernel * numbers).sum((-2, -1)) / np.sqrt((kernel**2).sum())
+    got = draw_displacements(KEY, (2, h, w), 3.0, sigma)
+    np.testing.assert_allclose(got, 3.0 * expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_displacements_are_as_large_at_the_borders_and_alike_nearby():
+    field = np.asarray(draw_displacements(KEY, (4000, 21, 21), 2.0, 2.0)).reshape(8000, 21, 21)
+    deviations = field.std(axis=0)
+    # A deviation of 8000 numbers is 2 ± 0.016.
+    assert 1.92 < deviations.min() < deviations.max() < 2.08
+    middle = field[:, 10, 10]
+    for distance in (1, 2, 4):
+        found = np.corrcoef(middle, field[:, 10, 10 + distance])[0, 1]
+        assert found == pytest.approx(np.exp(-(distance**2) / 16), abs=0.03)
+    pairs = np.asarray(field).reshape(4000, 2, 21, 21)
+    assert abs(np.corrcoef(pairs[:, 0, 9, 9], pairs[:, 1, 9, 9])[0, 1]) < 0.06
+
+
+@pytest.mark.ci
+def test_a_map_is_deformed_like_its_image():
+    maps = 3 * jnp.asarray(np.random.default_rng(1).integers(0, 2, (20, 3, 3)), jnp.int32)
+    maps = maps.repeat(6, axis=1).repeat(6, axis=2)
+    images = (60 * maps[..., None]).astype(jnp.uint8)
+    settings = {"elastic": 1.5, "elastic_sigma": 4.0}
+    got, labels = Augmentation(**settings)(KEY, images, maps)
+    assert labels.dtype == jnp.int32
+    assert set(np.unique(labels).tolist()) == {0, 3}
+    near = np.abs(255 * np.asarray(got[..., 0]) - 60 * np.asarray(labels)) < 91
+    assert near.mean() > 0.97
+    moved = (np.asarray(labels) != np.asarray(maps)).mean()
+    assert 0.05 < moved < 0.5
+    noisy, same = Augmentation(noise=0.1, **settings)(KEY, images, maps)
+    np.testing.assert_array_equal(same, labels)
+    assert 0.03 < float(jnp.abs(noisy - got).mean()) < 0.1
+
+
+def test_noise_has_its_deviation_and_stays_between_0_and_1():
+    grey = jnp.full((20, 10, 10, 3), 128, jnp.uint8)
+    noise = np.asarray(augmented(grey, noise=0.1)) - 128 / 255
+    assert noise.std() == pytest.approx(0.1, rel=0.05)  # ± 0.001 of 6000 numbers
+    assert abs(noise.mean()) < 0.005
+    channels = noise.reshape(-1, 3)
+    assert abs(np.corrcoef(channels[:, 0], channels[:, 1])[0, 1]) < 0.1
+    wild = augmented(grey, noise=5.0)
+    assert (float(wild.min()), float(wild.max())) == (0.0, 1.0)
+
+
+@pytest.mark.slow
+def test_noise_and_deformation_do_not_move_the_other_changes():
+    images = pictures()
+    others = {"max_shift": 2, "flip_horizontal": 0.5, "rotation": 20.0, "brightness": 0.2}
+    alone = augmented(images, **others)
+    with_both = augmented(images, noise=1e-4, elastic=1e-3, **others)
+    np.testing.assert_allclose(with_both, alone, atol=0.01)
+    assert not np.array_equal(with_both, alone)
+
+
+def test_what_is_0_is_left_out_of_the_program():
+    def program(**settings):
+        return str(jax.make_jaxpr(lambda x: augmented(x, rotation=5.0, **settings))(pictures()))
+
+    plain = program()
+    # Normal numbers are made by it; those of the others are uniform.
+    assert "erf_inv" not in plain
+    assert program(noise=0.0, elastic=0.0, elastic_sigma=9.0) == plain
+    assert program(noise=0.1).count("erf_inv") == program(elastic=0.1).count("erf_inv") == 1

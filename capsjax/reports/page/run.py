@@ -120,7 +120,9 @@ def result_line(record: RunRecord) -> str:
     else:
         line = f"**{share}** of {counted} right ({wording.plural(test['num_errors'], 'error')})"
     step, selection = record.summary["selected_step"], record.summary["selection"]
-    trained = wording.plural(record.fields["train"]["epochs"], "epoch")
+    planned = record.fields["train"]["epochs"]
+    # Fewer where training ended early.
+    trained = wording.plural(record.summary.get("epochs", planned), "epoch")
     return f"{line}, after {trained} of training; parameters of step {step:,} ({selection})."
 
 
