@@ -6,7 +6,8 @@
 
 Needs MNIST, which TFDS downloads once; `--config.data.dir` names its folder. The other data are
 .npz files of your own, `--config.data.file`: for `multimnist` two digits in 36x36 pixels with
-labels (n, 10) of 0 and 1, for `smallnorb` stereo pairs (n, 48, 48, 2).
+labels (n, 10) of 0 and 1, for `smallnorb` stereo pairs (n, 48, 48, 2). Those published are crops of
+64x64 pixels; `--config.data.name=smallnorb` has whole pairs, reduced to 48x48.
 
 Published errors (Mazzia et al. 2021): MNIST 0.26 %, mean of several networks; smallNORB 2.54 %;
 MultiMNIST 5.1 %. An independent run of their setting on MNIST, the best of its last ten epochs on

@@ -23,8 +23,8 @@ parameters, batches of 64, images padded with 4 pixels and cropped, random flips
 tenth of the training images for validation. Its parameters are those of the best validation
 accuracy, here those of the last step (`--config.selection=best` takes the best validation loss).
 Not built yet: the normalisation of colours (the first batch norm makes up for all of it but the
-value of the padding); for smallNORB a reader and random crops (`--config.data.file` names an .npz
-of images (n, 32, 32, 1)), and its brightness and contrast are not set (`augment.brightness`,
+value of the padding); for smallNORB random crops (`--config.data.file` names an .npz of images
+(n, 32, 32, 1)), and its brightness and contrast are not set (`augment.brightness`,
 `augment.contrast`). There is no recipe for MNIST; the one here has 35 epochs.
 
 The released code divides by sums of activations, which is not finite where all of them are 0; here

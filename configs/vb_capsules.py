@@ -1,6 +1,7 @@
-"""Matrix capsules with variational Bayes routing, on MNIST.
+"""Matrix capsules with variational Bayes routing, on MNIST or smallNORB.
 
     python experiments/train.py --config=configs/vb_capsules.py
+    python experiments/train.py --config=configs/vb_capsules.py:smallnorb
     python experiments/train.py --config=configs/vb_capsules.py \
         --config.model.routing.vb.num_iterations=1                       # the control
 
@@ -11,18 +12,20 @@ Published errors on smallNORB: 1.3 % for three layers of capsules, in the releas
 Ribeiro et al. 2020; 4.3 % in an independent run of it. No full run of ours has been made yet.
 
 The recipe is that of the released code: Adam with a constant rate of 0.001, batches of 128, 300
-epochs (here 30, as MNIST has no published recipe). The cross-entropy takes activations, which are
-between 0 and 1, for logits: with ten classes it cannot fall below ln(1 + 9/e) = 1.46, and as the
-batch norm gives the logits of a class mean 0 and variance 1, 1.84 is the least for classes of one
-size. The offsets β are learned, but the batch norm removes them. Evaluation needs running variances
-that have forgotten their start at 1: its accuracy is that of chance for about the first 100 steps.
+epochs (for MNIST 30, as it has no published recipe). `smallnorb` has stereo pairs of 48x48 pixels,
+the means of 2x2 pixels, and all of them are trained on: a square of 32 pixels is cropped at random,
+in testing the central one, and each of its channels is standardised (`model.input`).
+
+The cross-entropy takes activations, which are between 0 and 1, for logits: with ten classes it
+cannot fall below ln(1 + 9/e) = 1.46, with five below 0.90, and as the batch norm gives the logits
+of a class mean 0 and variance 1, 1.84 is the least for ten classes of one size. The offsets β are
+learned, but the batch norm removes them. Evaluation needs running variances that have forgotten
+their start at 1: its accuracy is that of chance for about the first 100 steps.
 
 An upper capsule of few votes has an entropy above 0, and is then less active the more of them it
 wins.
 
-Not built yet: standardised channels, random crops, a reader of smallNORB.
-
-Needs MNIST, which TFDS downloads once; `--config.data.dir` names its folder.
+Needs MNIST or smallNORB (263 MB), which TFDS downloads once; `--config.data.dir` names its folder.
 """
 
 from capsjax.config import make_config

@@ -56,4 +56,16 @@ def make_vb_capsules() -> ConfigDict:
 
 PRESETS: dict[str, dict[str, Any]] = {"vb_capsules": {}}
 
-VARIANTS: dict[str, dict[str, dict[str, Any]]] = {"vb_capsules": {}}
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "vb_capsules": {
+        # Stereo pairs: the recipe of the released code, on all training images.
+        "smallnorb": {
+            "data.name": "smallnorb",
+            "data.validation_size": 0,
+            "augment.max_shift": 0,
+            "model.input.crop": 32,
+            "model.input.standardize": "channel",
+            "train.epochs": 300,
+        },
+    }
+}

@@ -4,20 +4,31 @@ Reading goes through `as_data_source` (array_record files), which needs no Tenso
 TensorFlow is imported only when TFDS has to prepare a set for the first time.
 """
 
+import dataclasses
 import hashlib
 import logging
+import operator
 import os
+import re
 import socket
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from capsjax.data.arrays import Arrays, DataError, Sizes
 from capsjax.data.cache import cached
+from capsjax.data.forms import Form
+from capsjax.data.smallnorb import make_pairs
 from capsjax.registry import suggest
+
+# Sets that are not read as images and labels that TFDS names for them: the form of each, made of
+# its features.
+FORMS: dict[str, Callable[[Mapping[str, Any]], Form]] = {"smallnorb": make_pairs}
 
 
 def load_tfds(name: str, data_dir: str, part: str) -> Arrays:
@@ -34,7 +45,7 @@ def load_tfds(name: str, data_dir: str, part: str) -> Arrays:
     """
     directory = find_data_dir(data_dir)
     builder = _make_builder(name, directory)
-    image_key, label_key = _check_features(builder, name)
+    form = _form_of(builder, name)
     if not builder.is_prepared():
         _prepare(builder, name, directory)
     info = builder.info
@@ -44,9 +55,9 @@ def load_tfds(name: str, data_dir: str, part: str) -> Arrays:
     parts = "-".join(f"{key}{split.num_examples}" for key, split in sorted(info.splits.items()))
     place = hashlib.sha256(str(builder.data_path).encode()).hexdigest()[:12]
     origin = f"{info.splits[part].num_bytes:x}-{place}"
-    key = f"{info.full_name.replace('/', '-')}-{parts}-{origin}-{part}"
+    set_name = "-".join(filter(None, [info.full_name.replace("/", "-"), form.name]))
     try:
-        return cached(key, lambda: _decode(builder, part, image_key, label_key))
+        arrays = cached(f"{set_name}-{parts}-{origin}-{part}", lambda: _decode(builder, part, form))
     except DataError:
         raise
     except Exception as error:  # array_record raises RuntimeError, Pillow errors of its own
@@ -55,6 +66,7 @@ def load_tfds(name: str, data_dir: str, part: str) -> Arrays:
             f"({type(error).__name__}: {_reason(error)}). "
             "Delete that directory to prepare the set anew"
         ) from error
+    return dataclasses.replace(arrays, class_names=form.class_names)
 
 
 def find_data_dir(data_dir: str) -> str:
@@ -99,7 +111,7 @@ _REMEDY = (
     "--config=configs/digits.py, which needs no download."
 )
 
-# Sizes of the training parts as TFDS states them, for what is asked before a set is prepared.
+# Sizes of the training parts, for what is asked before a set is prepared.
 TRAINING_SIZES = {
     "mnist": Sizes((28, 28, 1), 10, 60_000),
     "fashion_mnist": Sizes((28, 28, 1), 10, 60_000),
@@ -107,6 +119,7 @@ TRAINING_SIZES = {
     "cifar10": Sizes((32, 32, 3), 10, 50_000),
     "cifar100": Sizes((32, 32, 3), 100, 50_000),
     "svhn_cropped": Sizes((32, 32, 3), 10, 73_257),
+    "smallnorb": Sizes((48, 48, 2), 5, 24_300),
 }
 
 
@@ -156,7 +169,11 @@ def _network_answers(builder) -> bool:
     return False
 
 
-def _check_features(builder, name: str) -> tuple[str, str]:
+def _form_of(builder, name: str) -> Form:
+    """Return how a set is read: by default as its images and the labels that belong to them."""
+    set_name = re.split("[/:]", name)[0]
+    if set_name in FORMS:
+        return FORMS[set_name](dict(builder.info.features.items()))
     tfds = _import_tfds()
     info = builder.info
     keys = info.supervised_keys
@@ -173,14 +190,15 @@ def _check_features(builder, name: str) -> tuple[str, str]:
         )
     if features[0].np_dtype != np.uint8:
         raise DataError(f"the images of {name!r} are {features[0].np_dtype}, not uint8")
-    return keys
+    image, label = keys
+    return Form("", features[0].shape, features[1].num_classes, operator.itemgetter(image), label)
 
 
-def _decode(builder, part: str, image_key: str, label_key: str) -> Arrays:
+def _decode(builder, part: str, form: Form) -> Arrays:
     source = builder.as_data_source(part)
-    images = np.empty((len(source), *builder.info.features[image_key].shape), np.uint8)
+    images = np.empty((len(source), *form.image_shape), np.uint8)
     labels = np.empty(len(source), np.int32)
     description = f"decoding {builder.info.name} ({part}, once)"
     for index, example in enumerate(tqdm(source, description, disable=None, leave=False)):
-        images[index], labels[index] = example[image_key], example[label_key]
-    return Arrays(images, labels, builder.info.features[label_key].num_classes)
+        images[index], labels[index] = form.image_of(example), example[form.label]
+    return Arrays(images, labels, form.num_classes)

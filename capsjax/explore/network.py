@@ -130,7 +130,19 @@ def _find_grid(predictor: Predictor) -> Grid | None:
     size = size_of_grid(jax.eval_shape(inside, image)[1])
     if size is None:
         return None
-    return find_grid(lambda image: predictor.look_inside(image)[1], shape, size)
+    looking = _without_standardizing(predictor)
+    return find_grid(lambda image: looking.look_inside(image)[1], shape, size)
+
+
+def _without_standardizing(predictor: Predictor) -> Predictor:
+    """Return the network without what makes each of its numbers depend on all pixels."""
+    settings = getattr(predictor.model, "image_input", None)
+    if settings is None or settings["standardize"] == "none":
+        return predictor
+    model = predictor.model.clone(image_input={**settings, "standardize": "none"})
+    return Predictor(
+        predictor.config, predictor.step, model, predictor.variables, predictor.objective
+    )
 
 
 def _title_of_scores(look: Look, are_logits: bool) -> str:

@@ -90,7 +90,7 @@ def _line(sees: np.ndarray) -> np.ndarray:
     """Return the middle of what each place on an axis sees, from those of two neighbours.
 
     Where neighbours see the same, as after a norm of the whole image, or nothing, as where all
-    couplings are equal, each has its share.
+    couplings are equal, each has its share: of what any place sees, which a crop limits.
 
     Args:
       sees: whether a pixel on the axis matters to a place, (pixels, places).
@@ -100,7 +100,10 @@ def _line(sees: np.ndarray) -> np.ndarray:
     neighbours = [np.flatnonzero(sees[:, place]) for place in range(first, count)[:2]]
     middles = [seen[[0, -1]].mean() if seen.size else np.nan for seen in neighbours]
     if count == 1 or not middles[1] > middles[0]:
-        return (np.arange(count) + 0.5) * pixels / count - 0.5
+        seen = np.flatnonzero(sees.any(axis=1))
+        first_pixel, last_pixel = (seen[0], seen[-1]) if seen.size else (0, pixels - 1)
+        shares = (np.arange(count) + 0.5) / count
+        return first_pixel + shares * (last_pixel - first_pixel + 1) - 0.5
     return middles[0] + (middles[1] - middles[0]) * (np.arange(count) - first)
 
 

@@ -26,6 +26,7 @@ def make_em_capsules(
     readout: str,
     compute: Mapping[str, Any],
     task: Task,
+    input: Mapping[str, Any] | None = None,
 ) -> MatrixCapsules:
     """Make the network of Hinton et al. 2018 from the sub-dicts of a config.
 
@@ -48,4 +49,5 @@ def make_em_capsules(
         class_caps={key: class_caps[key] for key in class_caps if key not in OF_CLASSES},
         readout=readout,
         compute=compute,
+        input=input,
     )

@@ -13,6 +13,7 @@ from capsjax.layers import Conv, ConvCaps, DenseCaps
 from capsjax.layers.capsule_norm import CapsuleNorm
 from capsjax.layers.coordinates import Centres, make_coordinates
 from capsjax.layers.feature_norm import FeatureNorm
+from capsjax.layers.image_input import ImageInput, cropped_shape, does_nothing
 from capsjax.layers.readout import make_readout
 from capsjax.layers.sigmoid_caps import SigmoidCaps
 from capsjax.layers.votes import VOTES
@@ -27,10 +28,11 @@ class MatrixCapsules(nn.Module):
     """A network whose capsules have a matrix and an activation, for images of any size.
 
     Image -> Conv, ReLU -> SigmoidCaps -> any number of ConvCaps -> DenseCaps (one capsule for each
-    class). A batch norm may follow the convolution and each layer of capsules.
+    class). An `ImageInput` may come before the convolution, and a batch norm after it and after
+    each layer of capsules.
 
     Attributes:
-      image_shape: (h, w, c).
+      image_shape: (h, w, c) of images, before they are cropped.
       num_classes: number j of class capsules.
       routing, class_routing: routing algorithms (see `capsjax.routing`) of the `ConvCaps` and of
         the class capsules.
@@ -43,10 +45,11 @@ class MatrixCapsules(nn.Module):
         "logit"); activations are not.
       batch_axis: device axis that a batch is divided over, so that batch norm covers the whole
         batch; None for one device.
+      image_input: settings of `ImageInput`; None for images as they are.
 
     Raises:
       ValueError: at the first call, for settings that do not fit together, or an image that is too
-        small for the windows.
+        small for the windows or the crop.
 
     Source: Hinton et al. 2018, section 4, figure 1; with a batch norm De Sousa Ribeiro et al. 2020.
     """
@@ -62,10 +65,13 @@ class MatrixCapsules(nn.Module):
     readout: str = "activation"
     batch_norm: Mapping[str, Any] | None = None
     batch_axis: str | None = None
+    image_input: Mapping[str, Any] | None = None
 
     def setup(self):
-        check_fits(self.image_shape[:2], (self.conv["kernel_size"],) * 2, "model.conv")
+        check_fits(self.seen_shape[:2], (self.conv["kernel_size"],) * 2, "model.conv")
         norm = {"batch_norm": self.batch_norm, "batch_axis": self.batch_axis}
+        if self.image_input is not None:
+            self.input_layer = ImageInput(**self.image_input)
         self.conv_layer = Conv(**self.conv)
         if self.batch_norm is not None:
             self.conv_norm = FeatureNorm(**self.batch_norm, batch_axis=self.batch_axis)
@@ -86,6 +92,12 @@ class MatrixCapsules(nn.Module):
         self.class_norm = CapsuleNorm(logits=_returns_logits(self.class_routing), **norm)
         self.readout_layer = make_readout(self.readout, self.routing)
 
+    @property
+    def seen_shape(self) -> tuple[int, int, int]:
+        """Shape (h, w, c) of what the convolution sees of an image."""
+        crop = 0 if self.image_input is None else self.image_input["crop"]
+        return cropped_shape(self.image_shape, crop)
+
     def __call__(
         self,
         images: Float[Array, "n h w c"],
@@ -97,11 +109,14 @@ class MatrixCapsules(nn.Module):
         Args:
           images: in [0, 1].
           labels: not used; there is no decoder.
-          keys: given in training, where batch norm takes the mean and variance of the batch. None,
-            as in testing, for the running mean and variance.
+          keys: given in training, where batch norm takes the mean and variance of the batch, and
+            crops are random. None, as in testing, for the running mean and variance, and the
+            central crop.
         """
         check_images(images, self.image_shape)
         training = keys is not None
+        if self.image_input is not None:
+            images = self.input_layer(images, keys)
         features = self.conv_layer(images)
         if self.batch_norm is not None:
             features = self.conv_norm(features, training)
@@ -123,7 +138,7 @@ class MatrixCapsules(nn.Module):
 
     def chosen_forms(self, batch_size: int) -> dict[str, str]:
         """Return what "auto" means on this machine: forms of convolutions and votes, and dtype."""
-        forms, image = {}, self.image_shape
+        forms, image = {}, self.seen_shape
         primary = self.primary_caps["types"] * (self.primary_caps["pose_size"] + 1)
         for name, settings, features in (
             ("conv", self.conv, self.conv["features"]),
@@ -152,14 +167,16 @@ def make_matrix_capsules(
     readout: str,
     compute: Mapping[str, Any],
     batch_norm: Mapping[str, Any] | None = None,
+    input: Mapping[str, Any] | None = None,
 ) -> MatrixCapsules:
     """Make a `MatrixCapsules` from the sub-dicts of a config.
 
     The settings `capsules` are those of all layers of capsules; they all have poses of one size.
     `class_caps` has the settings of the coordinates too: `coordinates`, which is the scale of
-    `make_coordinates`, and `entries`.
+    `make_coordinates`, and `entries`. Centres of receptive fields are those in the crop.
     """
     how = Compute(**compute)
+    image_input = None if input is None or does_nothing(input) else dict(input)
     # Votes are held, or those of groups of images: one form of all layers is what a run resumes in.
     votes = "recomputed" if how.routes_in_groups(routing) else "held"
     shared = {
@@ -176,7 +193,8 @@ def make_matrix_capsules(
         "compute": how.of_layer("primary_caps"),
     }
     layers = settings_of_layers(conv_caps, ConvCaps.__dataclass_fields__, "model.conv_caps")
-    axes = [Centres(size, size) for size in image_shape[:2]]
+    seen = image_shape if image_input is None else cropped_shape(image_shape, image_input["crop"])
+    axes = [Centres(size, size) for size in seen[:2]]
     for layer in (conv, *layers):
         axes = [axis.through(layer["kernel_size"], layer["stride"]) for axis in axes]
     class_caps = dict(class_caps)
@@ -197,6 +215,7 @@ def make_matrix_capsules(
         },
         readout=readout,
         batch_norm=batch_norm,
+        image_input=image_input,
     )
 
 

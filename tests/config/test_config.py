@@ -34,11 +34,11 @@ OF_THEIR_OWN = {
     "deepcaps": ("", "large", "small,hard"),
     "efficient_capsnet": ("mnist", "multimnist", "smallnorb", "small"),
     "inverted_attention": ("mnist,small", "cifar10,released", "cifar100"),
-    "em_capsules": ("", "small,released"),
+    "em_capsules": ("", "small,released", "smallnorb,small"),
     "segcaps": ("paper,small,r1",),
     "self_routing": ("mnist,small", "smallnorb,poses"),
     "unet": ("paper,small",),
-    "vb_capsules": ("",),
+    "vb_capsules": ("", "smallnorb"),
 }
 CASES = [
     (name, argument)
@@ -54,6 +54,7 @@ SIZES = {
     "cifar10": ((32, 32, 3), 10),
     "cifar100": ((32, 32, 3), 100),
     "shapes": ((16, 16, 1), 2),
+    "smallnorb": ((48, 48, 2), 5),
 }
 # A user's own data of the sizes that some networks are for.
 SIZES_OF_THEIR_OWN = {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from capsjax.config import load_config
 from capsjax.data import load_part
 from capsjax.explore import network as networks
 from capsjax.explore import panel, samples, views
@@ -62,6 +63,22 @@ def test_it_knows_its_capsules_and_its_samples(network):
     np.testing.assert_array_equal(rows, columns)
     assert len(rows) > 1
     assert network.reach > 0
+
+
+def test_places_are_those_of_the_crop_of_standardised_images():
+    config = load_config("em_capsules").unlock()
+    config.data.update(name="digits", train_size=16, validation_size=10)
+    config.model.input.update(crop=6, standardize="image", standardize_first=True)
+    config.model.conv.update(features=4, kernel_size=2, stride=1)
+    config.model.capsules.pose_size = 4
+    config.model.primary_caps.types = 2
+    config.model.conv_caps.update(types=(2,), kernel_size=(2,), stride=(1,))
+    config.model.class_caps.entries = (1, 3)
+    config.model.routing.name = "uniform"
+    predictor = untrained(config.lock())
+    # 6x6 pixels from the second row and column on: windows of 3 pixels at 4 places.
+    for centres in networks._find_grid(predictor):
+        np.testing.assert_allclose(centres, [2, 3, 4, 5])
 
 
 def test_a_look_agrees_with_the_predictor(network):

@@ -66,6 +66,17 @@ def test_places_that_all_see_everything_share_the_image():
     np.testing.assert_allclose(rows, [0.5, 2.5, 4.5, 6.5])
 
 
+def test_places_that_all_see_a_crop_share_the_crop():
+    everything = windowed(8, 4, padding=6)
+
+    def inside(image):
+        return everything(image * 0 + image[:, 2:6, :5].sum())
+
+    rows, columns = find_grid(inside, (8, 8, 1), (4, 4))
+    np.testing.assert_allclose(rows, [2, 3, 4, 5])
+    np.testing.assert_allclose(columns, [0.125, 1.375, 2.625, 3.875])
+
+
 def test_places_that_see_nothing_share_the_image():
     seen = windowed(8, 4, padding=6)
     rows, columns = find_grid(lambda image: seen(image * 0), (8, 8, 1), (4, 4))

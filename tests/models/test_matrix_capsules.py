@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from capsjax.config import load_config, make_config
+from capsjax.kernels.compute import Compute
 from capsjax.layers import DenseCaps
 from capsjax.layers.capsule_norm import CapsuleNorm
 from capsjax.layers.coordinates import Coordinates
+from capsjax.layers.image_input import ImageInput
 from capsjax.layers.votes import MatrixVotes
 from capsjax.models import Output, look_inside
 from capsjax.notation import Capsules
@@ -21,13 +23,16 @@ from capsjax.training.build import build, build_train_steps
 from tests import numpy_matrix_capsules
 from tests.twenty_digits import fit_twenty_digits
 
-NORB, MNIST = ((32, 32, 2), 5), ((28, 28, 1), 10)
+NORB, PAIRS, MNIST = ((32, 32, 2), 5), ((48, 48, 2), 5), ((28, 28, 1), 10)
 # By preset and data: parameters of convolution, its norm, primary capsules, each layer of capsules.
 COUNTS = {
     ("em_capsules", NORB): ((1_632, 0, 17_408, 147_520, 147_520, 2_570), 316_650),
     ("em_capsules,small", NORB): ((3_264, 0, 8_704, 18_464, 36_896, 1_290), 68_618),
     ("em_capsules,small,released", NORB): ((3_264, 0, 8_704, 18_464, 36_896, 1_290), 68_618),
     ("vb_capsules", NORB): ((3_200, 128, 8_736, 18_464, 36_896, 1_290), 68_714),
+    ("em_capsules,smallnorb", PAIRS): ((1_632, 0, 17_408, 147_520, 147_520, 2_570), 316_650),
+    ("em_capsules,smallnorb,small", PAIRS): ((3_264, 0, 8_704, 18_464, 36_896, 1_290), 68_618),
+    ("vb_capsules,smallnorb", PAIRS): ((3_200, 128, 8_736, 18_464, 36_896, 1_290), 68_714),
     ("em_capsules", MNIST): ((832, 0, 17_408, 147_520, 147_520, 5_140), 318_420),
 }
 PARTS = ("conv_layer", "conv_norm", "primary_layer", "conv_caps_0", "conv_caps_1", "class_layer")
@@ -344,6 +349,64 @@ def test_coordinates_that_do_not_fit():
         build(config, TINY, CLASSES, 4)
 
 
+CROPPED = {"model.input.crop": 14, "model.input.standardize": "channel"}
+
+
+@pytest.mark.slow
+def test_a_network_sees_the_central_crop_and_in_training_one_by_key():
+    plain = build(tiny_config("em"), (14, 14, 2), CLASSES, 4).model
+    model = build(tiny_config("em", **CROPPED), (19, 17, 2), CLASSES, 4).model
+    _, variables, _ = tiny("em")  # of as many positions
+    images = jnp.asarray(np.random.default_rng(1).uniform(size=(2, 19, 17, 2)), jnp.float32)
+    keys = jax.random.split(jax.random.key(3), 2)
+    stage = ImageInput(crop=14, standardize="channel")
+    apply, apply_plain = jax.jit(model.apply), jax.jit(plain.apply)
+    found = []
+    for given in (None, keys):
+        scores = apply(variables, images, None, given).scores
+        expected = apply_plain(variables, stage.apply({}, images, given)).scores
+        np.testing.assert_allclose(scores, expected, atol=1e-4)
+        found.append(scores)
+    assert np.abs(found[0] - found[1]).max() > 1e-2
+
+
+def test_coordinates_and_forms_are_those_of_the_crop(monkeypatch):
+    # Rows of 32 pixels, from the middle of the crop and not from that of the image.
+    model = build(make_config("em_capsules,smallnorb"), *PAIRS, 1000).model
+    assert model.image_shape == (48, 48, 2)
+    assert model.class_caps["coordinates"].rows == pytest.approx((-0.08, -0.04, 0.0, 0.04))
+    seen = []
+    monkeypatch.setattr(
+        Compute, "form_of", lambda self, images, *_: seen.append(images[1:]) or "lax"
+    )
+    model.chosen_forms(8)
+    assert seen == [(32, 32, 2), (14, 14, 32)]
+
+
+def test_a_crop_that_is_larger_than_the_images():
+    with pytest.raises(ValueError, match=r"model\.input\.crop is at most 28 for .* 28x28 pixels"):
+        build(make_config("em_capsules,smallnorb"), *MNIST, 1000)
+
+
+def test_recipes_for_smallnorb():
+    em, released = (make_config(f"em_capsules,smallnorb{more}") for more in ("", ",released"))
+    assert em.model.input.to_dict() == {
+        "crop": 32,
+        "standardize": "image",
+        "standardize_first": True,
+        "brightness": pytest.approx(63 / 255),
+        "contrast": 0.8,
+    }
+    # Its brightness and contrast come before the standardisation, which undoes them.
+    assert not released.model.input.standardize_first
+    vb = make_config("vb_capsules,smallnorb")
+    assert (vb.model.input.standardize, vb.model.input.contrast) == ("channel", 0.0)
+    for config in (em, vb):
+        assert (config.data.name, config.data.validation_size) == ("smallnorb", 0)
+        assert config.augment.max_shift == 0
+        assert config.train.epochs * (24_300 // config.train.batch_size) > 56_000
+
+
 def test_an_image_that_is_too_small_and_a_decoder_that_is_not_there():
     model = build(tiny_config("em"), (7, 9, 2), CLASSES, 4).model
     with pytest.raises(ValueError, match="a window of 2 pixels does not fit into 1"):
@@ -369,6 +432,8 @@ def test_configs_by_name():
     assert small.name == "em-capsules-small-released"
     assert small.model.conv_caps.over == "released"
     assert load_config("vb_capsules").model.routing.vb.activation == "logit"
+    assert load_config("vb_capsules", "smallnorb").name == "vb-capsules-smallnorb"
+    assert load_config("em_capsules", "smallnorb,small").model.conv.features == 64
 
 
 @pytest.mark.long
