@@ -7,7 +7,7 @@ from capsjax.training.build import build
 from tests.tiny import tiny_config
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_step_holds_parameters_moments_and_data():
     config = tiny_config()
     built = build(config, (8, 8, 1), 10, 128)

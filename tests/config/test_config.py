@@ -291,7 +291,7 @@ def hasty_compiler():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.usefixtures("hasty_compiler")
 @pytest.mark.parametrize(
     "family",

@@ -275,7 +275,7 @@ def test_the_number_type_stays(name, dtype):
     np.testing.assert_allclose(out.astype(jnp.float32), pool(x), atol=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("window", "stride", "upsample"),
     [((3, 3), None, "window"), ((2, 2), (1, 1), "window"), ((3, 3), None, "corner")],

@@ -288,7 +288,7 @@ def test_gradients_are_finite_at_zero_poses(eps_at):
     np.testing.assert_allclose(routed.c, 1 / (UPPER + 1), rtol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("leaky", [False, True])
 def test_large_logits_do_not_overflow(leaky):
     u, W, bias = operands(N)
@@ -385,7 +385,7 @@ def test_all_at_once_with_rounded_operands_is_close_on_an_accelerator(monkeypatc
     assert np.abs(got[0].v - exact[0].v).max() > 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_all_at_once_takes_as_many_images_as_memory_allows(monkeypatch):
     form = from_poses.AllAtOnce("bfloat16")
     # 10 x 1152 x 8 numbers an image, of four bytes on a CPU; at 96x96 pixels 51,200 capsules.

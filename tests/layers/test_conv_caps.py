@@ -25,7 +25,7 @@ def layer_of(routing="dynamic", **settings):
     return ConvCaps(types=3, pose_size=4, routing=make_routing(routing), kernel_size=3, **settings)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("over", ["types", "all"])
 @pytest.mark.parametrize("routing", ["dynamic", "uniform"])
 def test_a_kernel_of_the_whole_grid_is_a_dense_layer(routing, over):
@@ -75,7 +75,7 @@ def test_summed_windows_route_the_types(over):
     np.testing.assert_allclose(summed[0].poses, gathered.poses, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_scrambled_windows_take_the_numbers_of_a_pose_from_several_windows():
     below = capsules(2, 4, 5, 2, 4)
     layer = layer_of("uniform", windows="scrambled", over="types")
@@ -185,7 +185,7 @@ def lengths_in_depth(norm, kernel_init):
     return lengths
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_lengths_vanish_with_depth_unless_norm_and_init_keep_them():
     vanishing = lengths_in_depth("none", "truncated_normal(0.1)")
     assert vanishing[-1] < 1e-3

@@ -56,7 +56,7 @@ def pairs_of_images(monkeypatch):
     [
         ("conv", "em"),
         ("dense", "em"),
-        pytest.param("conv", "vb", marks=pytest.mark.slow),
+        pytest.param("conv", "vb", marks=pytest.mark.ci),
         ("conv", "inverted_attention"),
     ],
 )
@@ -86,7 +86,7 @@ def test_votes_of_one_group_are_held(monkeypatch):
     assert sizes[1] - sizes[0] < 20 * 4 * LAYERS["conv"][1]
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_what_is_inside_is_shown_of_all_images(pairs_of_images):
     pairs_of_images("conv")
     layer = layer_of("conv", "em", "auto")

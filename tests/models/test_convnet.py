@@ -145,7 +145,7 @@ def test_rates_that_are_not_allowed(rate):
 # Training.
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_statistics_follow_the_batches():
     setting = Setting(
         tiny_convnet_config(model__dropout__pool=0.0, data__train_size=32, augment__max_shift=0)
@@ -195,7 +195,7 @@ def test_dropout_differs_from_step_to_step_and_between_seeds():
     assert np.ptp(losses(**none)) < 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_memorises_one_batch():
     setting = Setting(
         tiny_convnet_config(

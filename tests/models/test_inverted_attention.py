@@ -212,7 +212,7 @@ def test_class_poses_and_scores_are_those_of_loops(stack, updates, windows):
         np.testing.assert_allclose(output.scores[n], scores, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_stacks_differ_from_two_updates_on_and_above_the_lowest_layer():
     one, other = (results(stack, 1)[0].poses for stack in ("concurrent", "sequential"))
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
@@ -233,7 +233,7 @@ def test_the_control_has_uniform_couplings_and_other_updates_have_not():
             assert np.allclose(c, 1 / c.shape[-1]) == uniform, name
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_batch_of_one_keeps_its_axes_and_is_an_example_of_many():
     model, variables = tiny_build().model, variables_of_tiny()
     apply = jax.jit(model.apply)

@@ -415,7 +415,7 @@ def test_an_image_that_is_too_small_and_a_decoder_that_is_not_there():
         model.decode(jnp.zeros((1, 3, 4)), jnp.zeros((1, 3)))
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_other_algorithms_route_both_networks():
     images = jax.ShapeDtypeStruct((2, *TINY), jnp.float32)
     for kind in ("em", "vb"):

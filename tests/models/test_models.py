@@ -314,7 +314,7 @@ def test_without_a_decoder_the_loss_is_the_margin_loss_alone():
     assert float(built.objective.total(parts)) == float(parts["margin"]) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_jit_computes_what_eager_does():
     model, params, apply = tiny()
     images, labels = jnp.asarray(some_images(2)), jnp.array([2, 0])

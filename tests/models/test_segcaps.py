@@ -129,7 +129,7 @@ def some_labels():
     return np.random.default_rng(1).integers(0, CLASSES, (2, *TINY[:2]), np.int32)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_scores_are_lengths_and_the_background_what_they_leave():
     (output, inside), _ = forward()
     lengths = np.sqrt(np.sum(np.square(output.poses), axis=-1) + 1e-7)

@@ -83,7 +83,7 @@ def test_by_hand():
     np.testing.assert_allclose(c, [first, 1 - first], rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_couplings_start_at_one_over_the_volume_and_sum_to_one_over_it():
     votes = jnp.asarray(normal(0, *VOLUME.shape(4, 2)), jnp.float32)
     competition = competition_of(VOLUME)

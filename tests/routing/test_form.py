@@ -121,7 +121,7 @@ def test_activations_reach_the_algorithm_and_come_from_it():
     assert float(above.activations.max()) < float(silent.activations.min())
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_memory_travels_from_call_to_call_of_a_layer():
     below = capsules(2, 5, 5, 2, 4)
     layer = ConvCaps(types=3, pose_size=4, routing=LikeInvertedAttention())

@@ -235,7 +235,7 @@ def test_votes_of_the_layer_are_divided_by_the_root_of_the_number_of_children():
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("version", [2019, 2022])
 def test_a_mask_leaves_children_out(version):
     routing = make_routing("heinsen", version=version)
@@ -254,7 +254,7 @@ def test_a_mask_leaves_children_out(version):
     chex.assert_trees_all_close((masked.v, masked.a), (others.v, others.a), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("gradient", ["full", "stop"])
 @pytest.mark.parametrize("version", [2019, 2022])
 def test_gradient_is_the_numerical_one_of_all_rounds_or_of_the_last(version, gradient):

@@ -38,7 +38,7 @@ def make_history():
     return u, W, mask
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("rounds", [1, 2, 3])
 def test_against_slow_loops_over_the_items_that_are_there(rounds):
     u, W, mask = make_history()

@@ -268,7 +268,7 @@ def test_a_stack_is_that_of_slow_loops(concurrent):
         np.testing.assert_allclose(fast[0].reshape(expected.shape), expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_sequential_and_concurrent_agree_for_one_update_and_in_the_lowest_layer():
     poses = jnp.asarray(normal(0, 2, 5, 5, 2, 4), jnp.float32)
     below = Capsules(poses, jnp.ones(poses.shape[:-1]))
@@ -283,7 +283,7 @@ def test_sequential_and_concurrent_agree_for_one_update_and_in_the_lowest_layer(
     assert float(jnp.abs(one_by_one[2] - at_once[2]).max()) > 1e-3, "inputs were those before"
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_patches_move_with_the_image():
     """The released code mixed the pixels of several windows."""
     poses = jnp.asarray(normal(0, 2, 6, 6, 2, 4), jnp.float32)

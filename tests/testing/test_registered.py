@@ -13,7 +13,7 @@ def normal(*shape):
     return np.random.default_rng(5).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("name", sorted(ROUTING))
 def test_it_keeps_what_it_claims(name):
     report = check_routing(make_routing(name), name, raise_error=True)

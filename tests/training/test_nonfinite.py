@@ -71,7 +71,7 @@ def test_a_network_without_capsules_has_layers_too(convnet):
     assert find(convnet, params) == "the parameter kernel of dense_0"
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_an_overflow_is_named_by_the_layer_whose_output_it_is(capsnet):
     params = capsnet.start().params
     conv = jax.tree.map(lambda x: x * 1e25, params["conv_layer"])
