@@ -35,6 +35,9 @@ from capsjax.training.steps import Health
 # order of its epoch anew, 30 ms for the small network.
 SECONDS_PER_CALL = 10.0
 
+# Why a trial has no result though all its steps were finite.
+NO_BEST = "the validation loss was never finite, so that selection 'best' has nothing to choose"
+
 
 class PopulationRun:
     """A population in training: what changes from step to step, and the notes on its members.
@@ -234,15 +237,18 @@ class PopulationRun:
         """Freeze a member whose loss is no longer finite."""
         shown = health.shown()
         step = int(devices.to_host(self._states.step)[index])
-        trial = self._members.trials[index]
         variables = _of_member(devices.to_host(self._states.variables), index)
         origin = processes.on_primary(
             lambda: self._members.find_non_finite(index, variables, step - 1)
         )
         listed = ", ".join(f"{name} {value}" for name, value in shown.items())
         message = f"step {step} is not finite: {listed}. It began in {origin}"
+        self._record_failure(index, message, step=step, **shown)
+
+    def _record_failure(self, index: int, message: str, **facts: Any) -> None:
+        trial = self._members.trials[index]
         processes.on_primary(
-            lambda: write_failure(self._workdir, trial, "non_finite", message, step=step, **shown)
+            lambda: write_failure(self._workdir, trial, "non_finite", message, **facts)
         )
         self._alive[index] = False
         self._notes["failures"][index] = message
@@ -303,6 +309,9 @@ class PopulationRun:
 
     def _finish(self) -> None:
         """Write the results on the test set, which is read once, and the tested parameters."""
+        for index in np.flatnonzero(self._alive).tolist():
+            if self._keeps_best and self._notes["best_losses"][index] is None:
+                self._record_failure(index, NO_BEST)
         if self._alive.any():
             variables = self._best if self._keeps_best else self._states.variables
             test = load_test(self._workdir, self._members, self._progress.say)

@@ -20,6 +20,7 @@ from capsjax.runs.writers import read_metrics
 from capsjax.sweeps import levels_of, make_sweep, trials_of
 from capsjax.sweeps import run as sweep
 from capsjax.sweeps.members import Members
+from capsjax.sweeps.population_run import PopulationRun
 from tests.run_processes import results_of_sweep, start_sweep, wait_for_trials
 from tests.tiny import ROOT, tiny_config
 
@@ -315,6 +316,24 @@ def test_the_steps_of_a_trial_that_diverges_are_counted_once(tmp_path, monkeypat
     assert status.name == "non_finite"
     (progress,) = made
     assert progress._done == progress._total == 12
+
+
+@pytest.mark.ci
+def test_a_trial_without_a_finite_validation_loss_has_no_best_parameters(tmp_path, monkeypatch):
+    config = make_test_sweep(rounds=levels_of(ROUNDS, (1, 2)))
+    with config.unlocked():
+        config.base.selection = "best"
+
+    def spoilt(run, variables, part, measure=PopulationRun._results):
+        found = measure(run, variables, part)
+        if part is run._members.data.validation:
+            found[0]["loss"] = float("nan")
+        return found
+
+    monkeypatch.setattr(PopulationRun, "_results", spoilt)
+    first, second = sweep.run_sweep(config, tmp_path / "sweep")
+    assert (first.name, second.name) == ("non_finite", "finished")
+    assert first.message.startswith("the validation loss was never finite")
 
 
 def test_missing_data_stop_the_sweep(tmp_path):
