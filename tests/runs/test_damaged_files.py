@@ -193,7 +193,9 @@ def test_other_test_data_are_refused_unless_they_are_meant(run, command, monkeyp
     monkeypatch.setattr(visualize, "draw", lambda *_: [])
     made = []
     results = {"accuracy": 0.5, "num_errors": 1, "num_examples": 2}
-    monkeypatch.setattr(evaluate, "evaluate", lambda *each: made.append(each[3]) or results)
+    monkeypatch.setattr(
+        evaluate, "evaluate", lambda *each, about: made.append(each[3]) or {**about, **results}
+    )
     with pytest.raises(WorkdirError, match=r"the test images differ\. .* all the same: --other_da"):
         command.main()
     assert made == []
