@@ -26,7 +26,7 @@ from capsjax.sweeps import Trial
 from capsjax.sweeps.folders import trial_folder, write_failure, write_first_failure
 from capsjax.sweeps.members import Members
 from capsjax.sweeps.progress import SweepProgress
-from capsjax.sweeps.results import Outcome, load_test, write_results
+from capsjax.sweeps.results import NO_BEST, Outcome, load_test, write_results
 from capsjax.training import steps_per_epoch
 from capsjax.training.population import keep_better
 from capsjax.training.steps import Health
@@ -34,9 +34,6 @@ from capsjax.training.steps import Health
 # Longer than a call of train.py: each call fetches every member and puts it back, and draws the
 # order of its epoch anew, 30 ms for the small network.
 SECONDS_PER_CALL = 10.0
-
-# Why a trial has no result though all its steps were finite.
-NO_BEST = "the validation loss was never finite, so that selection 'best' has nothing to choose"
 
 
 class PopulationRun:
@@ -246,10 +243,8 @@ class PopulationRun:
         self._record_failure(index, message, step=step, **shown)
 
     def _record_failure(self, index: int, message: str, **facts: Any) -> None:
-        trial = self._members.trials[index]
-        processes.on_primary(
-            lambda: write_failure(self._workdir, trial, "non_finite", message, **facts)
-        )
+        trial, workdir = self._members.trials[index], self._workdir
+        processes.on_primary(lambda: write_failure(workdir, trial, "non_finite", message, **facts))
         self._alive[index] = False
         self._notes["failures"][index] = message
         self._progress.say(f"{trial.id}: {message}. The others go on")

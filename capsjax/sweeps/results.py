@@ -16,6 +16,9 @@ from capsjax.sweeps.folders import trial_folder
 from capsjax.sweeps.members import Members
 from capsjax.training import TrainState
 
+# Why a trial has no result though all its steps were finite.
+NO_BEST = "the validation loss was never finite, so that selection 'best' has nothing to choose"
+
 
 class Outcome(NamedTuple):
     """The end of a population's training, of all its members.
