@@ -99,7 +99,7 @@ def evaluate(
       folder: for the results.
       title: of the figures.
       max_mistakes: examples in the figure of mistakes.
-      about: what evaluation.json says of the data.
+      about: facts about the data for evaluation.json.
 
     Returns:
       The contents of evaluation.json.

@@ -89,8 +89,8 @@ def add_training_fields(config: ConfigDict) -> None:
     # Staged: the epochs at which all stages but the last end.
     schedule.stage_ends = (15, 30)
 
-    # Of the schedule "plateau" alone, which depends on the validation part: its Dice coefficient
-    # for maps of labels, its loss for others.
+    # Only the schedule "plateau" has these. It depends on the validation part: on its Dice
+    # coefficient for maps of labels, on its loss for others.
     plateau = schedule.plateau = ConfigDict()
     # The factor by which the rate is multiplied.
     plateau.factor = 0.05

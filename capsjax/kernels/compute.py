@@ -116,6 +116,14 @@ class Compute:
         )
         return chosen and _can_group(routing)
 
+    def grouped_or_held(self, routing) -> "Compute":
+        """Return the settings of layers that route in groups where they can and hold votes else.
+
+        All layers of a network have this one form, so that a run resumes in it.
+        """
+        votes = "recomputed" if self.routes_in_groups(routing) else "held"
+        return dataclasses.replace(self, votes=votes)
+
     def form_of_votes(self, routing) -> str:
         """Return the form of a layer's votes, "recomputed" or "held", with "auto" resolved."""
         recomputed = self.recomputes_votes(routing) or self.routes_in_groups(routing)

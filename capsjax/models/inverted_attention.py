@@ -1,6 +1,5 @@
 """Inverted attention: a residual network, and capsules that compete for the votes of lower ones."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -141,9 +140,7 @@ def make_inverted_attention(
     how = Compute(**compute)
     algorithm = make_routing(routing["name"], **settings_in(routing, ROUTING))
     shared = {**capsules, "votes": look_up(VOTES, capsules["votes"], "kind of votes")()}
-    # Votes are held, or those of groups of images: one form of all layers is what a run resumes in.
-    votes = "recomputed" if how.routes_in_groups(algorithm) else "held"
-    shared["compute"] = dataclasses.replace(how, votes=votes)
+    shared["compute"] = how.grouped_or_held(algorithm)
     conv_layers = settings_of_layers(conv_caps, ConvCaps.__dataclass_fields__, "model.conv_caps")
     dense_layers = settings_of_layers(
         dense_caps, DenseCaps.__dataclass_fields__, "model.dense_caps"

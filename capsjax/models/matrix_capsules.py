@@ -1,6 +1,5 @@
 """Networks of matrix capsules, which EM routing and variational Bayes routing share."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -177,12 +176,10 @@ def make_matrix_capsules(
     """
     how = Compute(**compute)
     image_input = None if input is None or does_nothing(input) else dict(input)
-    # Votes are held, or those of groups of images: one form of all layers is what a run resumes in.
-    votes = "recomputed" if how.routes_in_groups(routing) else "held"
     shared = {
         **capsules,
         "votes": look_up(VOTES, capsules["votes"], "kind of votes")(),
-        "compute": dataclasses.replace(how, votes=votes),
+        "compute": how.grouped_or_held(routing),
     }
     conv = {**conv, "compute": how.of_layer("conv")}
     primary_caps = {

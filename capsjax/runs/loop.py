@@ -71,7 +71,7 @@ def train(trainee: Trainee, config: ConfigDict, workdir: Path, interrupt: Interr
         ends_epoch = trainee.step % in_epoch == 0
         if ends_epoch or trainee.step % config.log.every_steps == 0:
             trainee.write_training_metrics()
-        # Which may end the training.
+        # The end of an epoch may end the training.
         worth_saving = ends_epoch and trainee.end_epoch()
         save = due == pace.Due.NOW or bool(signal) or trainee.step == trainee.total_steps
         if worth_saving:

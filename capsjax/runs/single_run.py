@@ -201,7 +201,7 @@ class SingleRun:
         return rate * float(plateau.memory(self._state.opt_state).scale)
 
     def _adapt(self, now: Watched) -> None:
-        """Lower the learning rate, or end the training, if validation says so."""
+        """Lower the learning rate, or end the training, where validation no longer improves."""
         epoch, plateau = self.step // self.steps_per_epoch, self._built.plateau
         if plateau is not None:
             rate, opt_state = self._learning_rate(), self._state.opt_state
