@@ -10,10 +10,10 @@
 316,650 and 68,618 parameters for stereo pairs of 32x32 pixels and 5 classes (the paper: 310,000 and
 68,000), and 318,420 and 68,308 for MNIST. In the control, couplings stay at their start.
 
-Published errors (Hinton et al. 2018): smallNORB 1.8 %, 1.4 % as the mean of 13 crops (not built
-yet: here the central one is tested), and 2.2 % for the smaller network; MNIST 0.44 %. The best
-independent error on smallNORB is 4.6 %, of the smaller network with 2 rounds. No full run of ours
-has been made yet.
+Published errors (Hinton et al. 2018): smallNORB 1.8 %, 1.4 % as the mean of several crops (13 in
+the released code: `capsjax evaluate --workdir=RUN --crops=13`), and 2.2 % for the smaller network;
+MNIST 0.44 %. The best independent error on smallNORB is 4.6 %, of the smaller network with 2
+rounds. No full run of ours has been made yet.
 
 The paper gives no initial values, and no schedules of margin and inverse temperature in numbers.
 The initial values, the inverse temperature, the scale of the coordinates and the decay of the

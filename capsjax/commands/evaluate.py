@@ -9,7 +9,8 @@ order of the data). Beside the accuracy stand the balanced accuracy, the macro F
 of always naming the commonest class. For maps of labels, classes are those of pixels, mistakes.png
 shows the maps of the lowest Dice coefficients, and there are no scores. Data of the run's own name
 that are not the run's own are refused, unless --other_data is given. Their results, and those on a
---data_file of another --data, go to DATA-PART-STEP-DIGEST/, with the digest of the data.
+--data_file of another --data, go to DATA-PART-STEP-DIGEST/, with the digest of the data. --crops=13
+adds "-13-crops" to these names.
 """
 
 from collections.abc import Mapping
@@ -43,18 +44,25 @@ def define_flags() -> None:
         "data", "", "Another data set: one that capsjax list names, or one of TFDS."
     )
     flags.DEFINE_enum("part", "test", ["test", "train"], "Part of the data set.")
+    flags.DEFINE_integer(
+        "crops",
+        None,
+        "Crops of each image, whose scores are averaged: 1 or 13, in place of the config's "
+        "model.input.crops.",
+    )
     flags.DEFINE_integer("mistakes", 10, "Mistakes in the figure.", lower_bound=1)
 
 
 def main() -> None:
     keep_compiled_programs()
     workdir = command_line.existing_run(FLAGS.workdir)
-    predictor = load_predictor(workdir, FLAGS.checkpoint)
+    predictor = load_predictor(workdir, FLAGS.checkpoint, FLAGS.crops)
+    crops = "" if FLAGS.crops is None else f"-{FLAGS.crops}-crops"
     name = FLAGS.data or predictor.config.data.name
     data, folder = load_data(
         predictor,
         workdir,
-        workdir / "evaluation" / f"{name}-{FLAGS.part}-{predictor.step}",
+        workdir / "evaluation" / f"{name}-{FLAGS.part}-{predictor.step}{crops}",
         name=name,
         part=FLAGS.part,
         dir=FLAGS.data_dir,
@@ -69,6 +77,8 @@ def main() -> None:
     title = f"{predictor.config.name}, step {predictor.step}, on {name} ({FLAGS.part})"
     arguments = (predictor, data.images, data.labels, folder, title, FLAGS.mistakes)
     about = {"data": name, "part": FLAGS.part, "fingerprint": digest(data.fingerprint())}
+    if FLAGS.crops is not None:
+        about["crops"] = FLAGS.crops
     if FLAGS.data_file:
         about["file"] = FLAGS.data_file
     if data.labels.ndim == 3:

@@ -77,6 +77,8 @@ def add_matrix_capsules(model: ConfigDict) -> None:
     # Rows and columns of a square that is cropped out of each image, in pixels: at random in
     # training, the central one in testing. 0 takes whole images.
     image_input.crop = 0
+    # Squares that are cropped in testing, whose scores are averaged: 1, the central one, or 13.
+    image_input.crops = 1
     # What is standardised to mean 0 and variance 1: each "image", each "channel" of it, or "none".
     image_input.standardize = "none"
     # Whether whole images are standardised, before the crop; otherwise crops are, after brightness

@@ -72,6 +72,7 @@ LIMITS = {
     "model.input.brightness": AT_LEAST_0,
     "model.input.contrast": SHARE,
     "model.input.crop": AT_LEAST_0,
+    "model.input.crops": AT_LEAST_1,
     "model.norm.epsilon": AT_LEAST_0,
     "model.norm.momentum": SHARE,
     "model.squash.eps": AT_LEAST_0,

@@ -98,6 +98,7 @@ def modernize(fields: Mapping[str, Any]) -> dict[str, Any]:
         model.setdefault("readout", paper.readout)
     if _get(fields, ["model", "name"]) in ("em_capsules", "vb_capsules"):
         fields["model"].setdefault("input", make_em_capsules().model.input.to_dict())
+    _set(fields, ["model", "input", "crops"], 1)
     return fields
 
 

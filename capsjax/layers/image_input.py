@@ -19,6 +19,8 @@ STANDARDIZE: dict[str, tuple[int, ...] | None] = {
     "image": (1, 2, 3),
     "channel": (1, 2),
 }
+# Rows and columns from the central crop to each of 13, the central one first.
+MOVES = ((0, 0), *((y * m, x * m) for m in (1, 2, 3) for y in (-1, 1) for x in (-1, 1)))
 # What the keys of images are folded with, which no dropout does.
 STREAM = 2**16
 
@@ -26,8 +28,10 @@ STREAM = 2**16
 class ImageInput(nn.Module):
     """The first stage of a network, without parameters, (n, h, w, c) -> (n, crop, crop, c).
 
-    A square is cropped: in training one at random, in testing the central one. In training, each
-    image is then made brighter and of another contrast, by its own numbers:
+    A square is cropped: in training one at random, in testing the central one, or 13, of which 12
+    are 1, 2 and 3 pixels away from it along both diagonals: (13 n, crop, crop, c), the central ones
+    of all images first. In training, each image is then made brighter and of another contrast, by
+    its own numbers:
 
         x ← x + b,  b ~ U(-brightness, brightness)
         x ← m + f (x - m),  f ~ U(1 - contrast, 1 + contrast),  m the mean of all pixels
@@ -37,6 +41,7 @@ class ImageInput(nn.Module):
 
     Attributes:
       crop: rows and columns of the square, in pixels; 0 for whole images.
+      crops: number of squares in testing, 1 or 13.
       standardize: "image" shifts and scales each image to mean 0 and variance 1 over all channels,
         "channel" each channel of an image, "none" neither.
       standardize_first: whether whole images are standardised, before all else; otherwise what has
@@ -46,14 +51,15 @@ class ImageInput(nn.Module):
       contrast: largest change of the contrast, from 0 to below 1.
 
     Raises:
-      ValueError: at a call, for an image smaller than the crop, or an unknown way to standardise
-        (the nearest one is named).
+      ValueError: at a call, for an image smaller than the crop or too small for 13 of them, another
+        number of crops, or an unknown way to standardise (the nearest one is named).
 
     Source: Hinton et al. 2018, section 5, which standardises first; De Sousa Ribeiro et al. 2020
-    standardise crops.
+    standardise crops. The places of the 13 crops are those of the released code of the former.
     """
 
     crop: int = 0
+    crops: int = 1
     standardize: str = "none"
     standardize_first: bool = False
     brightness: float = 0.0
@@ -62,12 +68,12 @@ class ImageInput(nn.Module):
     @nn.compact
     def __call__(
         self, images: Float[Array, "n h w c"], keys: Key[Array, "n"] | None
-    ) -> Float[Array, "n y x c"]:
+    ) -> Float[Array, "k y x c"]:
         """Make what the first layer sees.
 
         Args:
           images: in [0, 1].
-          keys: one for each image in training; None for the central crop, as in testing.
+          keys: one for each image in training; None for the crops of testing.
         """
         axes = look_up(
             STANDARDIZE, self.standardize, "way to standardise images (model.input.standardize)"
@@ -83,12 +89,14 @@ class ImageInput(nn.Module):
 
     def _cropped(
         self, images: Float[Array, "n h w c"], keys: Key[Array, "n"] | None
-    ) -> Float[Array, "n y x c"]:
-        h, w, _ = cropped_shape(images.shape[1:], self.crop)
+    ) -> Float[Array, "k y x c"]:
+        h, w, _ = cropped_shape(images.shape[1:], self.crop, self.crops)
         spare = np.array(images.shape[1:3]) - (h, w)
         if keys is None:
-            top, left = spare // 2
-            return images[:, top : top + h, left : left + w]
+            corners = [spare // 2 + move for move in MOVES[: self.crops]]
+            return jnp.concatenate(
+                [images[:, top : top + h, left : left + w] for top, left in corners]
+            )
         if not spare.any():
             return images
 
@@ -114,15 +122,16 @@ class ImageInput(nn.Module):
         return images
 
 
-def cropped_shape(image_shape: tuple[int, ...], crop: int) -> tuple[int, int, int]:
+def cropped_shape(image_shape: tuple[int, ...], crop: int, crops: int = 1) -> tuple[int, int, int]:
     """Return the shape (h, w, c) of what is left of an image (h, w, c).
 
     Args:
       image_shape: (h, w, c).
       crop: rows and columns that are left; 0 for all.
+      crops: number of crops in testing.
 
     Raises:
-      ValueError: if the image is smaller.
+      ValueError: if the image is smaller, or too small for 13 crops, or for another number of them.
 
     >>> cropped_shape((48, 40, 2), 32), cropped_shape((48, 40, 2), 0)
     ((32, 32, 2), (48, 40, 2))
@@ -132,6 +141,15 @@ def cropped_shape(image_shape: tuple[int, ...], crop: int) -> tuple[int, int, in
         raise ValueError(
             f"model.input.crop is at most {min(h, w)} for images of {h}x{w} pixels, not {crop}; 0 "
             "takes whole images"
+        )
+    if crops not in (1, len(MOVES)):
+        raise ValueError(f"model.input.crops is 1, the central crop, or {len(MOVES)}, not {crops}")
+    farthest = max(map(max, MOVES[:crops]))
+    if crops > 1 and (not crop or (min(h, w) - crop) // 2 < farthest):
+        raise ValueError(
+            f"model.input.crops={crops} moves crops by up to {farthest} pixels, so that "
+            f"model.input.crop is from 1 to {min(h, w) - 2 * farthest} for images of {h}x{w} "
+            f"pixels, not {crop}"
         )
     return (crop, crop, c) if crop else (h, w, c)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from capsjax.kernels.compute import Compute
@@ -94,8 +95,7 @@ class MatrixCapsules(nn.Module):
     @property
     def seen_shape(self) -> tuple[int, int, int]:
         """Shape (h, w, c) of what the convolution sees of an image."""
-        crop = 0 if self.image_input is None else self.image_input["crop"]
-        return cropped_shape(self.image_shape, crop)
+        return _seen_shape(self.image_shape, self.image_input)
 
     def __call__(
         self,
@@ -110,10 +110,11 @@ class MatrixCapsules(nn.Module):
           labels: not used; there is no decoder.
           keys: given in training, where batch norm takes the mean and variance of the batch, and
             crops are random. None, as in testing, for the running mean and variance, and the
-            central crop.
+            crops of testing. With 13 of them, scores are the means of theirs, and poses those of
+            the central one.
         """
         check_images(images, self.image_shape)
-        training = keys is not None
+        training, num_images = keys is not None, images.shape[0]
         if self.image_input is not None:
             images = self.input_layer(images, keys)
         features = self.conv_layer(images)
@@ -125,7 +126,9 @@ class MatrixCapsules(nn.Module):
         for layer, norm in zip(layers, norms, strict=True):
             capsules, _ = layer(capsules)
             capsules = norm(capsules, training)
-        return Output(self.readout_layer(capsules), capsules.poses)
+        scores = self.readout_layer(capsules)
+        crops = scores.reshape(-1, num_images, scores.shape[-1])
+        return Output(jnp.mean(crops, axis=0), capsules.poses[:num_images])
 
     def decode(self, poses: Array, mask: Array) -> Array:
         """Raise an error: there is no decoder.
@@ -190,7 +193,7 @@ def make_matrix_capsules(
         "compute": how.of_layer("primary_caps"),
     }
     layers = settings_of_layers(conv_caps, ConvCaps.__dataclass_fields__, "model.conv_caps")
-    seen = image_shape if image_input is None else cropped_shape(image_shape, image_input["crop"])
+    seen = _seen_shape(image_shape, image_input)
     axes = [Centres(size, size) for size in seen[:2]]
     for layer in (conv, *layers):
         axes = [axis.through(layer["kernel_size"], layer["stride"]) for axis in axes]
@@ -214,6 +217,14 @@ def make_matrix_capsules(
         batch_norm=batch_norm,
         image_input=image_input,
     )
+
+
+def _seen_shape(
+    image_shape: tuple[int, int, int], image_input: Mapping[str, Any] | None
+) -> tuple[int, int, int]:
+    if image_input is None:
+        return image_shape
+    return cropped_shape(image_shape, image_input["crop"], image_input.get("crops", 1))
 
 
 def _returns_logits(routing: Routing) -> bool:

@@ -153,20 +153,27 @@ class Predictor:
         return np.asarray(self._decode(self.variables, jnp.asarray(poses), mask))
 
 
-def load_predictor(workdir: str | Path, checkpoint: str = "selected") -> Predictor:
+def load_predictor(
+    workdir: str | Path, checkpoint: str = "selected", crops: int | None = None
+) -> Predictor:
     """Load the network of a run.
 
     Args:
       workdir: folder of the run.
       checkpoint: "best" (by validation loss), "last", a step, or "selected": the one of the two
         that the config selects, and summary.json reports.
+      crops: crops of each image, in place of the config's `model.input.crops`.
 
     Raises:
-      ValueError: if there is no run or no such checkpoint, or it is damaged; the message names the
-        remedy.
+      ValueError: if there is no run or no such checkpoint, or it is damaged, or the network does
+        not crop so; the message names the remedy.
     """
     workdir = Path(workdir).expanduser()
     config = read_config(workdir)
+    if crops is not None:
+        if "input" not in config.model:
+            raise ValueError(f"{config.name} does not crop its images; leave out --crops")
+        config.model.input.crops = crops
     load_own_files(workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     which = config.selection if checkpoint == "selected" else checkpoint

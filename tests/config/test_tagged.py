@@ -167,6 +167,10 @@ def test_a_run_from_before_images_were_cropped_has_whole_images(config):
     whole = fields["model"].pop("input")
     assert (whole["crop"], whole["standardize"]) == (0, "none")
     assert modernize(fields) == resolved(load_config(*config))
+    # And one that cropped them, but tested the central crop alone.
+    del whole["crops"]
+    fields["model"]["input"] = whole
+    assert modernize(fields) == resolved(load_config(*config))
     assert "input" not in modernize(resolved(make_config()))["model"]
 
 

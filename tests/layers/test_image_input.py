@@ -36,6 +36,20 @@ def test_the_central_square_is_cropped_in_testing():
     assert cropped[0, :, :, 1].tolist() == [[102, 103, 104], [202, 203, 204], [302, 303, 304]]
 
 
+def test_thirteen_squares_are_cropped_along_the_diagonals():
+    crops = applied(crop=3, crops=13)(numbered(9, 10), None)
+    assert crops.shape == (13, 3, 3, 1)
+    # The central one begins at row 3 and column 3.
+    moves = [0, *(100 * y * m + x * m for m in (1, 2, 3) for y in (-1, 1) for x in (-1, 1))]
+    assert (crops[:, 0, 0, 0] - 303).tolist() == moves
+    # Of several images, all central squares come first, and so on.
+    images = np.concatenate([numbered(9, 10), 1000 + numbered(9, 10)])
+    both = applied(crop=3, crops=13)(images, None)
+    np.testing.assert_array_equal(both[::2], crops)
+    np.testing.assert_array_equal(both[1::2], crops + 1000)
+    assert applied(crop=3, crops=13)(images, keys_of(2)).shape == (2, 3, 3, 1)
+
+
 @pytest.mark.slow
 def test_training_crops_every_square_equally_often():
     n = 1200
@@ -159,5 +173,10 @@ def test_standardising_afterwards_undoes_jitter_and_testing_has_none():
 def test_a_crop_that_does_not_fit_and_an_unknown_name():
     with pytest.raises(ValueError, match=r"model.input.crop is at most 28 for images of 28x32 p"):
         applied(crop=32)(np.zeros((1, 28, 32, 1), np.float32), None)
+    for crop, h, w in ((3, 8, 20), (3, 20, 8), (0, 20, 20)):
+        with pytest.raises(ValueError, match=rf"=13 moves .* 3 p.* 1 to {min(h, w) - 6} for"):
+            applied(crop=crop, crops=13)(np.zeros((1, h, w, 1), np.float32), None)
+    with pytest.raises(ValueError, match=r"model.input.crops is 1, the central crop, or 13, not 2"):
+        applied(crop=3, crops=2)(np.zeros((1, 9, 9, 1), np.float32), None)
     with pytest.raises(ValueError, match=r"model.input.standardize\) 'imag'; did you mean 'image'"):
         applied(standardize="imag")(np.zeros((1, 4, 4, 1), np.float32), None)

@@ -370,6 +370,31 @@ def test_a_network_sees_the_central_crop_and_in_training_one_by_key():
     assert np.abs(found[0] - found[1]).max() > 1e-2
 
 
+@pytest.mark.slow
+def test_scores_are_the_means_of_those_of_thirteen_crops():
+    settings = {**CROPPED, "model.input.crops": 13}
+    build_model = functools.partial(build, num_classes=CLASSES, num_examples=4)
+    model = build_model(tiny_config("em", **settings), (20, 21, 2)).model
+    single = build_model(tiny_config("em", **CROPPED), (20, 21, 2)).model
+    _, variables, _ = tiny("em")
+    images = jnp.asarray(np.random.default_rng(2).uniform(size=(2, 20, 21, 2)), jnp.float32)
+    found = jax.jit(model.apply)(variables, images)
+    apply = jax.jit(single.apply)
+    # Images whose central crops are the 13 crops.
+    outputs = [
+        apply(variables, jnp.roll(images, (-y, -x), (1, 2)))
+        for y, x in ((0, 0), *((y * m, x * m) for m in (1, 2, 3) for y in (-1, 1) for x in (-1, 1)))
+    ]
+    means = np.mean([output.scores for output in outputs], axis=0)
+    np.testing.assert_allclose(found.scores, means, atol=1e-5)
+    np.testing.assert_allclose(found.poses, outputs[0].poses, atol=1e-5)
+    assert np.abs(outputs[0].scores - means).max() > 1e-3
+    # In training each image has one crop.
+    keys = jax.random.split(jax.random.key(3), 2)
+    trained = jax.jit(model.apply)(variables, images, None, keys).scores
+    np.testing.assert_allclose(trained, apply(variables, images, None, keys).scores, atol=1e-6)
+
+
 def test_coordinates_and_forms_are_those_of_the_crop(monkeypatch):
     # Rows of 32 pixels, from the middle of the crop and not from that of the image.
     model = build(make_config("em_capsules,smallnorb"), *PAIRS, 1000).model
@@ -392,6 +417,7 @@ def test_recipes_for_smallnorb():
     em, released = (make_config(f"em_capsules,smallnorb{more}") for more in ("", ",released"))
     assert em.model.input.to_dict() == {
         "crop": 32,
+        "crops": 1,
         "standardize": "image",
         "standardize_first": True,
         "brightness": pytest.approx(63 / 255),

@@ -177,6 +177,7 @@ def flags(folder, **changed):
         "other_data": False,
         "part": "test",
         "mistakes": 3,
+        "crops": None,
         "images": 3,
         "pose_range": 0.25,
         "pose_steps": 2,

@@ -52,7 +52,7 @@ def finished(pictures, tmp_path_factory):
 
 def flags(workdir, **changed):
     common = {"checkpoint": "selected", "data": "", "data_dir": "", "data_file": ""}
-    own = {"other_data": False, "part": "test", "mistakes": 5}
+    own = {"other_data": False, "part": "test", "mistakes": 5, "crops": None}
     drawn = {"images": 6, "pose_range": 0.25, "pose_steps": 3}
     given = {"network": "", "invert": False, "inside": False}
     return SimpleNamespace(workdir=str(workdir), **{**common, **own, **drawn, **given, **changed})
