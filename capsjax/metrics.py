@@ -61,6 +61,8 @@ def results_of(
 ) -> dict[str, float]:
     """Return `means_of` a whole part of the data, and the counts behind the accuracy.
 
+    Maps of labels have no number of errors.
+
     Args:
       sums: metrics of the part.
       labels: its labels.
@@ -72,8 +74,11 @@ def results_of(
     {'accuracy': 0.75, 'error': 0.25, 'num_errors': 1, 'num_examples': 4}
     """
     num_examples = int(sums.count)
-    num_errors = num_examples - round(float(sums.totals["correct"]))
-    results = {**means_of(sums), "num_errors": num_errors, "num_examples": num_examples}
+    counts = {"num_examples": num_examples}
+    # Of a map a share of the pixels is right: an image is no error, nor are a number of them.
+    if "dice" not in sums.totals:
+        counts = {"num_errors": num_examples - round(float(sums.totals["correct"])), **counts}
+    results = {**means_of(sums), **counts}
     if labels is None or predictions is None:
         return results
     return {**results, **summary_of_classes(count_confusions(labels, predictions, num_classes))}

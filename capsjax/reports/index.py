@@ -184,6 +184,8 @@ def _point(factors: Mapping[str, tuple[str, ...]], levels: Mapping[str, Any]) ->
 def _result(fields: Mapping[str, Any] | None) -> Result | None:
     fields = fields or {}
     errors, examples = fields.get("num_errors"), fields.get("num_examples")
+    if "dice" in fields:
+        errors = None  # of pixels, in versions that counted them in images
     if errors is not None and examples:
         # The quotient of the counts: a float32 fraction is not exact.
         return Result(100.0 * int(errors) / int(examples), int(errors), int(examples))

@@ -102,7 +102,7 @@ def _row(runs: Sequence[Run]) -> list[str]:
         _epochs(runs),
         ", ".join(str(run.fields["seed"]) for run in runs),
         wording.mean_and_deviation(accuracy, decimals=2),
-        ", ".join(str(each["test"]["num_errors"]) for each in results) or "-",
+        ", ".join(str(each["test"].get("num_errors", "-")) for each in results) or "-",
         f"{document.accuracy:.2f} ({document.how})" if document else "-",
         f"{results[0]['num_parameters']:,}" if results else "-",
         first.fields["selection"],

@@ -112,6 +112,16 @@ def test_results_have_them_where_there_are_predictions():
     assert results_of(sums, maps, None, 5) == plain
 
 
+def test_maps_have_no_number_of_errors():
+    sums = Sums({"correct": jnp.array(6.25), "dice": jnp.array(4.0)}, jnp.array(8.0))
+    assert results_of(sums) == {
+        "accuracy": 6.25 / 8,
+        "error": 1.75 / 8,
+        "dice": 0.5,
+        "num_examples": 8,
+    }
+
+
 @pytest.mark.parametrize(
     ("counts", "accuracy", "shown"),
     [

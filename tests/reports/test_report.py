@@ -217,6 +217,18 @@ def test_a_level_may_hold_a_comma(write):
     assert parse_point(sweep, "rounds=1, hidden=(16,)") == ("(16,)", "1")
 
 
+def test_errors_of_maps_are_those_of_pixels(write):
+    index = make_index()
+    # As earlier versions wrote it, which counted in images.
+    for trial, errors in zip(index["trials"], (None, 2, 2), strict=False):
+        trial["test"] = {"error": 0.0126, "dice": 0.75, "num_examples": 200}
+        trial["test"] |= {} if errors is None else {"num_errors": errors}
+    text = report.write_report(write(index))
+    row = table_rows(text, "## Points")[0]
+    assert row["test error, %"] == "1.260 ± 0.000"
+    assert row["errors, mean (each seed)"] == "-"
+
+
 def test_trials_without_a_result_are_counted_and_named(write):
     index = make_index(status="running")
     lose(index, 1, "non_finite", "the loss is nan at step 12")

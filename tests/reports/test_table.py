@@ -96,6 +96,14 @@ def test_a_run_that_is_not_finished_has_no_accuracy(write_run):
     assert rows(done, going)[0][1:5] == ["10 (not finished: at 1.2)", "0, 1", "99.00", "100"]
 
 
+def test_a_run_on_maps_has_no_number_of_errors(write_run):
+    folder = write_run("a", errors=91)
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["test"]["num_errors"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert rows(folder)[0][4] == "-"
+
+
 def test_runs_on_other_training_data_do_not_share_a_row(write_run):
     folders = [write_run(f"a{seed}", seed, errors=100) for seed in range(3)]
     for folder, images in zip(folders, ("a", "a", "b"), strict=True):

@@ -79,6 +79,7 @@ def test_the_run_reports_dice(finished, capsys):
     assert summary["test"]["dice"] == pytest.approx(np.mean(found), abs=1e-6)
     shares = (prediction.labels == test.labels).mean()
     assert summary["test"]["accuracy"] == pytest.approx(shares, abs=1e-6)
+    assert "num_errors" not in summary["test"]
     records = read_metrics(workdir)
     assert all("dice" in record for record in records)
     train_and_evaluate(tiny_config(), workdir)
