@@ -198,24 +198,26 @@ def test_configs_are_named_after_their_variants():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("preset", "least"), [("segcaps", 0.95), ("unet", 0.95)])
-def test_fits_20_images_at_published_width(preset, least):
+@pytest.mark.parametrize("preset", ["segcaps", "unet"])
+def test_fits_20_images_at_published_width(preset):
     config = make_config(preset)
     config.data.shapes.update(height=32, width=32, count=20, most=2)
-    config.train.batch_size = 20
+    # The published loss weighs the pixels of shapes by five, and so makes them larger.
+    config.loss_weights.update(soft_dice=1.0, binary_cross_entropy=0.0)
+    config.train.update(batch_size=5, epochs=375)
+    config.schedule.name = "linear"
     data = load_part(part="train", **source_of(config.data))
     built = build(config, data.image_shape, data.num_classes, 20)
     state = jax.jit(built.init_state)(0)
     steps = jax.jit(build_train_steps(config, built))
     evaluate = jax.jit(build_evaluate(config, built))
     dice = 0.0
-    # The U-Net needs 300 steps at most; SegCaps has reached 0.852 after them.
-    for step in range(1200):
+    for step in range(1500):
         state, health = steps(state, data.images, data.labels, np.int32(1))
         assert bool(health.finite)
         if step % 100 == 99:
             totals = evaluate(state.variables, data.images, data.labels).sums.totals
             dice = float(totals["dice"]) / 20
-            if dice > least:
+            if dice > 0.95:
                 break
-    assert dice > least
+    assert dice > 0.95
