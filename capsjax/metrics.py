@@ -73,12 +73,11 @@ def results_of(
     >>> results_of(add_means(zero_sums(("correct",)), {"correct": jnp.array(0.75)}, 4))
     {'accuracy': 0.75, 'error': 0.25, 'num_errors': 1, 'num_examples': 4}
     """
-    num_examples = int(sums.count)
-    counts = {"num_examples": num_examples}
-    # Of a map a share of the pixels is right: an image is no error, nor are a number of them.
+    results, num_examples = means_of(sums), int(sums.count)
+    # A map has a share of right pixels: no image is an error as a whole.
     if "dice" not in sums.totals:
-        counts = {"num_errors": num_examples - round(float(sums.totals["correct"])), **counts}
-    results = {**means_of(sums), **counts}
+        results["num_errors"] = num_examples - round(float(sums.totals["correct"]))
+    results["num_examples"] = num_examples
     if labels is None or predictions is None:
         return results
     return {**results, **summary_of_classes(count_confusions(labels, predictions, num_classes))}

@@ -26,8 +26,8 @@ with positions of the layer of stride 2 taken for those of stride 1; means are d
 coordinates are those of columns and rows, in the first two entries of a vote; the margin rises
 along a sigmoid, for 300,000 steps and more.
 
-With three rounds, the default, the first thousand steps teach it little; two,
-`--config.model.routing.em.num_iterations=2`, learn much faster at first (RESULTS.md).
+With three rounds, the default, the network learns little in the first thousand steps. With two,
+`--config.model.routing.em.num_iterations=2`, it learns much faster at first (RESULTS.md).
 
 `smallnorb` has stereo pairs of 48x48 pixels, the means of 2x2 pixels, and all of them are trained
 on. As in the paper, each is standardised, a square of 32 pixels is cropped at random, and its

@@ -26,8 +26,8 @@ Not built yet: the normalisation of colours (the first batch norm makes up for a
 value of the padding); for smallNORB random crops (`--config.data.file` names an .npz of images
 (n, 32, 32, 1)), and its brightness and contrast are not set (`augment.brightness`,
 `augment.contrast`). There is no recipe for MNIST; the one here has 35 epochs.
-Routing matrices begin at 0, and SGD moves them slowly; `--config.optimizer.name=adam
---config.schedule.learning_rate=0.003` takes a few hundred steps (RESULTS.md).
+Routing matrices begin at 0, and SGD moves them slowly. With `--config.optimizer.name=adam
+--config.schedule.learning_rate=0.003` a thousand steps make a good network (RESULTS.md).
 
 The released code divides by sums of activations, which is not finite where all of them are 0; here
 poses and activations are then 0. Its setting `depth` is the number of layers in `model.conv_caps`

@@ -25,6 +25,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "augment.scale": 0.0,
     "class_weights": "none",
     "init_from": "",
+    "model.input.crops": 1,
     "optimizer.arguments": "",
     "optimizer.clip_norm": 0.0,
     "optimizer.momentum": 0.9,
@@ -98,7 +99,6 @@ def modernize(fields: Mapping[str, Any]) -> dict[str, Any]:
         model.setdefault("readout", paper.readout)
     if _get(fields, ["model", "name"]) in ("em_capsules", "vb_capsules"):
         fields["model"].setdefault("input", make_em_capsules().model.input.to_dict())
-    _set(fields, ["model", "input", "crops"], 1)
     return fields
 
 

@@ -224,7 +224,7 @@ def _seen_shape(
 ) -> tuple[int, int, int]:
     if image_input is None:
         return image_shape
-    return cropped_shape(image_shape, image_input["crop"], image_input.get("crops", 1))
+    return cropped_shape(image_shape, image_input["crop"], image_input["crops"])
 
 
 def _returns_logits(routing: Routing) -> bool:

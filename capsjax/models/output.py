@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 from jaxtyping import Array, Float
 
 
@@ -31,6 +32,9 @@ def look_inside(model, variables: dict, *arguments: Any) -> tuple[Output, dict[s
     Returns:
       The output, and by layer name `votes` (n, i, j, d), `couplings` (n, i, j) and `logits`, with
       an axis o before i in a convolution; `poses` of primary capsules. Empty without capsules.
+      Where a model makes several crops of an image, they are those of the central one.
     """
     output, changed = model.apply(variables, *arguments, mutable=["intermediates"])
-    return output, changed.get("intermediates", {})
+    # Crops of all images follow each other, the central ones first.
+    count = len(arguments[0])
+    return output, jax.tree.map(lambda values: values[:count], changed.get("intermediates", {}))

@@ -185,7 +185,7 @@ def _result(fields: Mapping[str, Any] | None) -> Result | None:
     fields = fields or {}
     errors, examples = fields.get("num_errors"), fields.get("num_examples")
     if "dice" in fields:
-        errors = None  # of pixels, in versions that counted them in images
+        errors = None  # earlier versions counted wrong pixels as if they were images
     if errors is not None and examples:
         # The quotient of the counts: a float32 fraction is not exact.
         return Result(100.0 * int(errors) / int(examples), int(errors), int(examples))

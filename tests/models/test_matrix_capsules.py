@@ -14,7 +14,7 @@ from capsjax.kernels.compute import Compute
 from capsjax.layers import DenseCaps
 from capsjax.layers.capsule_norm import CapsuleNorm
 from capsjax.layers.coordinates import Coordinates
-from capsjax.layers.image_input import ImageInput
+from capsjax.layers.image_input import MOVES, ImageInput
 from capsjax.layers.votes import MatrixVotes
 from capsjax.models import Output, look_inside
 from capsjax.notation import Capsules
@@ -381,14 +381,17 @@ def test_scores_are_the_means_of_those_of_thirteen_crops():
     found = jax.jit(model.apply)(variables, images)
     apply = jax.jit(single.apply)
     # Images whose central crops are the 13 crops.
-    outputs = [
-        apply(variables, jnp.roll(images, (-y, -x), (1, 2)))
-        for y, x in ((0, 0), *((y * m, x * m) for m in (1, 2, 3) for y in (-1, 1) for x in (-1, 1)))
-    ]
+    outputs = [apply(variables, jnp.roll(images, (-y, -x), (1, 2))) for y, x in MOVES]
     means = np.mean([output.scores for output in outputs], axis=0)
     np.testing.assert_allclose(found.scores, means, atol=1e-5)
     np.testing.assert_allclose(found.poses, outputs[0].poses, atol=1e-5)
     assert np.abs(outputs[0].scores - means).max() > 1e-3
+    # What is shown of its capsules is that of the central crop of each image.
+    shown, inside = jax.jit(functools.partial(look_inside, model))(variables, images)
+    np.testing.assert_allclose(shown.scores, means, atol=1e-5)
+    of_central = jax.jit(functools.partial(look_inside, single))(variables, images)[1]
+    assert jax.tree.structure(inside) == jax.tree.structure(of_central)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), inside, of_central)
     # In training each image has one crop.
     keys = jax.random.split(jax.random.key(3), 2)
     trained = jax.jit(model.apply)(variables, images, None, keys).scores

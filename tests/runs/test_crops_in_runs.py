@@ -1,15 +1,16 @@
 """A run whose network crops its images is evaluated on 13 crops."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from capsjax.commands import evaluate
 from capsjax.config import make_config
+from capsjax.layers.image_input import MOVES
 from capsjax.runs.predictor import load_predictor
 from capsjax.runs.train import train_and_evaluate
+from tests.command_flags import of_trained_run
 from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.ci
@@ -54,9 +55,7 @@ def trained(tmp_path_factory):
 
 
 def run_evaluate(monkeypatch, workdir, crops=None):
-    flags = {"checkpoint": "selected", "data": "", "data_dir": "", "data_file": "", "part": "test"}
-    more = {"other_data": False, "mistakes": 5, "crops": crops}
-    monkeypatch.setattr(evaluate, "FLAGS", SimpleNamespace(workdir=str(workdir), **flags, **more))
+    monkeypatch.setattr(evaluate, "FLAGS", of_trained_run(workdir, crops=crops))
     evaluate.main()
 
 
@@ -66,8 +65,7 @@ def test_evaluate_averages_the_scores_of_13_crops(trained, monkeypatch):
     folder = workdir / "evaluation" / "npz-test-2-13-crops"
     assert json.loads((folder / "evaluation.json").read_text())["crops"] == 13
     central = load_predictor(workdir)
-    moves = [(0, 0), *((y * m, x * m) for m in (1, 2, 3) for y in (-1, 1) for x in (-1, 1))]
-    of_crops = [central.predict(np.roll(images, (-y, -x), (1, 2))).scores for y, x in moves]
+    of_crops = [central.predict(np.roll(images, (-y, -x), (1, 2))).scores for y, x in MOVES]
     scores = np.load(folder / "predictions.npz")["scores"]
     np.testing.assert_allclose(scores, np.mean(of_crops, axis=0), atol=1e-4)
     # The run's own evaluation, of the central crops, has a folder of its own.

@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from capsjax.runs.files import (
 )
 from capsjax.runs.predictor import load_predictor
 from capsjax.runs.workdir import open_workdir, read_config, read_summary
+from tests.command_flags import of_trained_run
 from tests.npz_digits import DIGITS, TEST, save_digits
 from tests.tiny import tiny_config
 
@@ -168,21 +168,8 @@ def test_a_finished_run_on_a_disk_that_is_read_only_is_looked_at(run, monkeypatc
 
 
 def flags(folder, **changed):
-    values = {
-        "workdir": str(folder),
-        "checkpoint": "selected",
-        "data": "",
-        "data_dir": "",
-        "data_file": "",
-        "other_data": False,
-        "part": "test",
-        "mistakes": 3,
-        "crops": None,
-        "images": 3,
-        "pose_range": 0.25,
-        "pose_steps": 2,
-    }
-    return SimpleNamespace(**{**values, **changed})
+    drawn = {"images": 3, "pose_range": 0.25, "pose_steps": 2}
+    return of_trained_run(folder, **{"mistakes": 3, **drawn, **changed})
 
 
 @pytest.mark.parametrize("command", [evaluate, visualize])

@@ -1,7 +1,6 @@
 """Runs on a user's own pictures: the names of classes from the folders to figures and tables."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from capsjax.runs.files import WorkdirError
 from capsjax.runs.predictor import load_predictor
 from capsjax.runs.train import train_and_evaluate
 from capsjax.sweeps import levels_of, make_sweep, run, trials_of
+from tests.command_flags import of_trained_run
 from tests.npz_digits import DIGITS, TEST
 from tests.tiny import tiny_config
 
@@ -51,11 +51,9 @@ def finished(pictures, tmp_path_factory):
 
 
 def flags(workdir, **changed):
-    common = {"checkpoint": "selected", "data": "", "data_dir": "", "data_file": ""}
-    own = {"other_data": False, "part": "test", "mistakes": 5, "crops": None}
     drawn = {"images": 6, "pose_range": 0.25, "pose_steps": 3}
     given = {"network": "", "invert": False, "inside": False}
-    return SimpleNamespace(workdir=str(workdir), **{**common, **own, **drawn, **given, **changed})
+    return of_trained_run(workdir, **{"mistakes": 5, **drawn, **given, **changed})
 
 
 def evaluation_in(workdir, name):
