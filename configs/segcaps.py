@@ -21,7 +21,8 @@ The published recipe: Adam, 1e-4 with beta_1 0.99, batch of one, weighted binary
 the lengths, and 131.072 times the MSE between the decoder and the image without its background;
 `--config.loss_weights.soft_dice=1` or `margin=0.5`, with `binary_cross_entropy=0`, are its other
 losses. The rate is divided by 1 + 1e-6 a step, and multiplied by 0.05 where the validation Dice has
-not grown for 5 epochs (10 in their last version); after 25 training ends. `paper` takes all this.
+not grown for 5 epochs (10 in their last version); after 25 training ends. The parameters are those
+of the best validation Dice. `paper` takes all this.
 Their epochs have 10,000 steps (in the last version 2,000), so raise `schedule.plateau.patience` and
 `train.patience` where yours have fewer: the shapes of `paper` make 90. Without `paper` the rate is
 1e-3 or 3e-3, the batch 10, and the weight of the MSE in proportion to the number of pixels,
@@ -32,8 +33,8 @@ Their images are mirrored in each direction with a probability of 0.1, and one i
 here each (`augment.elastic`). Not set, because theirs change one image in ten and the fields here
 change each: rotation (45 degrees, `augment.rotation`), shifts, size, and noise, of which theirs is
 some 20 white and black pixels and `augment.noise` Gaussian. Not built yet: shear, the affine map
-within their deformation, the parameters of the best Dice (`selection` goes by the loss), a
-threshold chosen for each volume (here a pixel is of a class where its length is above one half).
+within their deformation, a threshold chosen for each volume (here a pixel is of a class where its
+length is above one half).
 
 What differs: squash(0) is 0, theirs 0/0. In testing the decoder gets the capsules of predicted
 pixels, theirs all. For several classes the last layer has a type of capsule for each, and they

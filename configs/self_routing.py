@@ -20,12 +20,11 @@ control, which learns no couplings.
 Recipe of the released code: SGD with a rate of 0.1, divided by 10 after 150 and 250 of 350 epochs
 (for SVHN and smallNORB after 100 and 150 of 200), momentum 0.9, weight decay 1e-4 of all
 parameters, batches of 64, images padded with 4 pixels and cropped, random flips of CIFAR-10, a
-tenth of the training images for validation. Its parameters are those of the best validation
-accuracy, here those of the last step (`--config.selection=best` takes the best validation loss).
-Not built yet: the normalisation of colours (the first batch norm makes up for all of it but the
-value of the padding); for smallNORB random crops (`--config.data.file` names an .npz of images
-(n, 32, 32, 1)), and its brightness and contrast are not set (`augment.brightness`,
-`augment.contrast`). There is no recipe for MNIST; the one here has 35 epochs.
+tenth of the training images for validation, parameters of the best validation accuracy. Not built
+yet: the normalisation of colours (the first batch norm makes up for all of it but the value of the
+padding); for smallNORB random crops (`--config.data.file` names an .npz of images (n, 32, 32, 1)),
+and its brightness and contrast are not set (`augment.brightness`, `augment.contrast`). There is no
+recipe for MNIST; the one here has 35 epochs, and the parameters of the last step.
 Routing matrices begin at 0, and SGD moves them slowly. With `--config.optimizer.name=adam
 --config.schedule.learning_rate=0.003` a thousand steps make a good network (RESULTS.md).
 

@@ -33,6 +33,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "optimizer.weight_decay": 0.0,
     "schedule.anneal_epochs": 0,
     "schedule.plateau": {"factor": 0.05, "patience": 5, "min_improvement": 1e-4, "decay": 0.0},
+    "selection_metric": "loss",
     "task": {"name": "classification"},
     "train.patience": 0,
 }

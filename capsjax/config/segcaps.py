@@ -166,6 +166,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
             "schedule.plateau.min_improvement": 1e-4,
             "schedule.plateau.decay": 1e-6,
             "selection": "best",
+            "selection_metric": "dice",
             "optimizer.b1": 0.99,
             "optimizer.eps": 1e-7,
             "train.epochs": 200,

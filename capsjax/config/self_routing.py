@@ -93,6 +93,8 @@ def make_cifar10() -> ConfigDict:
     config.schedule.stage_ends = (150, 250)
     config.train.batch_size = 64
     config.train.epochs = 350
+    config.selection = "best"
+    config.selection_metric = "accuracy"
     return config
 
 
@@ -111,6 +113,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         # Images of one channel, of 32x32 pixels.
         "smallnorb": {
             "data.name": "npz",
+            "data.validation_size": 0.1,
             "augment.max_shift": 0,
             "augment.flip_horizontal": 0.0,
             "model.backbone.name": "plain",
@@ -125,6 +128,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
             "augment.max_shift": 2,
             "augment.flip_horizontal": 0.0,
             "schedule.stage_ends": (15, 25),
+            "selection": "last",
             "train.epochs": 35,
         },
         # For laptops: three plain convolutions, and a quarter of the types of capsules.

@@ -141,8 +141,11 @@ def add_training_fields(config: ConfigDict) -> None:
     evaluate.batch_size = 0
 
     # Parameters evaluated on the test set, once, at the end: those of the "last" step, or the
-    # "best" by validation loss.
+    # "best" on the validation part.
     config.selection = "last"
+    # What the best parameters are best by: "loss", "accuracy", or "dice" for maps of labels. Of
+    # equal ones the first count.
+    config.selection_metric = "loss"
 
     checkpoint = config.checkpoint = ConfigDict()
     # Number of checkpoints to keep besides the best one, of a single run: a population of a sweep

@@ -11,6 +11,7 @@ from capsjax.reports.documents import DOCUMENTS
 from capsjax.reports.tables import table
 from capsjax.runs.data_record import read_data
 from capsjax.runs.files import DamagedFileError, WorkdirError
+from capsjax.runs.selection import describe_selection
 from capsjax.runs.workdir import flatten, read_config, read_starts, read_summary, typed_words
 from capsjax.runs.writers import read_metrics
 
@@ -105,7 +106,7 @@ def _row(runs: Sequence[Run]) -> list[str]:
         ", ".join(str(each["test"].get("num_errors", "-")) for each in results) or "-",
         f"{document.accuracy:.2f} ({document.how})" if document else "-",
         f"{results[0]['num_parameters']:,}" if results else "-",
-        first.fields["selection"],
+        describe_selection(first.fields),
         wording.duration(seconds.mean),
         ", ".join(dict.fromkeys(_hardware(start) for run in runs for start in run.starts)),
     ]

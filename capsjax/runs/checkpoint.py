@@ -30,6 +30,7 @@ from capsjax.runs.files import reason, warn
 from capsjax.runs.processes import check_same, is_lost_process, on_primary
 from capsjax.runs.step_folders import StepFolders
 from capsjax.runs.stored_trees import from_stored, to_stored
+from capsjax.training.watched import Watched
 
 T = TypeVar("T")
 
@@ -59,11 +60,12 @@ class Checkpoints:
 
     Args:
       directory: folder of the checkpoints; made at the first save.
-      keep: number of the last ones to keep; the one of lowest validation loss is kept too.
+      keep: number of the last ones to keep; the best one by validation is kept too.
       read_only: for programs that only read.
       sharding: placement of restored arrays, whatever devices they were saved from; the default
         device if None.
       steps_per_epoch: to count epochs in messages; 0 to count steps.
+      metric: that of validation by which the best is chosen, see `Watched`.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Checkpoints:
         read_only: bool = False,
         sharding: jax.sharding.Sharding | None = None,
         steps_per_epoch: int = 0,
+        metric: str = "loss",
     ):
         logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports each of its actions
         if keep < 1:
@@ -81,6 +84,7 @@ class Checkpoints:
         self._folders = StepFolders(self._directory)
         self._sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         self._keep, self._read_only, self._steps_per_epoch = keep, read_only, steps_per_epoch
+        self._metric = metric
         self._checkpointer = ocp.Checkpointer(
             ocp.CompositeCheckpointHandler(
                 state=ocp.StandardCheckpointHandler(),
@@ -88,52 +92,51 @@ class Checkpoints:
                 metrics=ocp.JsonCheckpointHandler("metrics"),
             )
         )
-        # Validation losses by step. All processes keep up with process 0, because other machines
+        # Values of the metric by step. All processes keep up with process 0, because other machines
         # may see later what it changes in a folder.
-        self._losses: dict[int, float | None] = dict(on_primary(self._folders.losses))
+        values = on_primary(lambda: self._folders.values(metric))
+        self._values: dict[int, float | None] = dict(values)
 
     def steps(self) -> list[int]:
         """Return the steps of all checkpoints, in ascending order."""
-        return sorted(self._losses)
+        return sorted(self._values)
 
     def best_step(self) -> int | None:
-        """Return the step of the checkpoint of lowest validation loss, None if none has one."""
-        losses = self.validation_losses()
-        return min(losses, key=losses.__getitem__) if losses else None
+        """Return the step of the best checkpoint by validation, None if none has a value."""
+        values = self.validation_values()
+        return min(values, key=lambda step: Watched(self._metric, values[step]).cost, default=None)
 
-    def validation_losses(self) -> dict[int, float]:
-        """Return the validation loss of each checkpoint that has one, by step."""
-        return {step: loss for step, loss in self._losses.items() if loss is not None}
+    def validation_values(self) -> dict[int, float]:
+        """Return the value of the metric of each checkpoint that has one, by step."""
+        return {step: value for step, value in self._values.items() if value is not None}
 
-    def save(
-        self, step: int, state: Any, notes: Mapping[str, Any], validation_loss: float | None = None
-    ) -> None:
+    def save(self, step: int, state: Any, notes: Mapping, value: float | None = None) -> None:
         """Save a checkpoint, unless the step already has one.
 
         Args:
           step: number of steps done.
           state: any pytree of arrays.
           notes: small values that JSON can represent.
-          validation_loss: the loss by which the best is chosen; None within an epoch.
+          value: that of the metric by which the best is chosen; None within an epoch.
 
         Raises:
           CheckpointError: if it cannot be written; the earlier checkpoints are unharmed.
         """
         if self._read_only:
             raise CheckpointError(f"{self._directory} was opened for reading only")
-        if step in self._losses:
+        if step in self._values:
             damage = self._damage(step)
             if damage is None:
                 return
             self._set_aside(step, damage, "it is saved again")
-        if validation_loss is not None and not math.isfinite(validation_loss):
-            validation_loss = None  # NaN is neither larger nor smaller: it would stay the best
+        if value is not None and not math.isfinite(value):
+            value = None  # NaN is neither larger nor smaller: it would stay the best
         items = {
             "state": ocp.args.StandardSave(to_stored(state)),
             "notes": ocp.args.JsonSave({**notes, "manifest": manifest.NAME}),
         }
-        if validation_loss is not None:
-            items["metrics"] = ocp.args.JsonSave({"validation_loss": validation_loss})
+        if value is not None:
+            items["metrics"] = ocp.args.JsonSave({f"validation_{self._metric}": value})
         try:
             on_primary(self._folders.clear_leftovers)
             self._checkpointer.save(self._folders.partial(step), args=ocp.args.Composite(**items))
@@ -143,11 +146,11 @@ class Checkpoints:
                 f"could not save step {step} in {self._directory} ({reason(error)}). Make room or "
                 "check the permissions, then start the same command: it goes on from the last whole"
             ) from error
-        self._losses[step] = validation_loss
-        superseded = self._losses.keys() - {*self.steps()[-self._keep :], self.best_step()}
+        self._values[step] = value
+        superseded = self._values.keys() - {*self.steps()[-self._keep :], self.best_step()}
         on_primary(lambda: self._folders.delete(superseded))
         for each in superseded:
-            del self._losses[each]
+            del self._values[each]
 
     def restore(self, like: Any, which: str = "last") -> Restored:
         """Read a checkpoint.
@@ -255,7 +258,8 @@ class Checkpoints:
         step = look_up(named, which, "checkpoint (not a step either)")()
         if step is None:
             raise CheckpointError(
-                f"no checkpoint in {self._directory} has a validation loss to be best by; "
+                f"no checkpoint in {self._directory} has a validation {self._metric} to be best "
+                "by; "
                 f"use 'last' or one of {', '.join(map(str, steps))}"
             )
         return step
@@ -304,8 +308,8 @@ class Checkpoints:
             return "if its parameters were the best so far, the best of the others count now"
         if step == self.best_step():
             return (
-                f"its parameters were the best so far (validation loss {self._losses[step]:.4g}) "
-                "and are lost: the best of the others count now"
+                f"its parameters were the best so far (validation {self._metric} "
+                f"{self._values[step]:.4g}) and are lost: the best of the others count now"
             )
         return "nothing is lost with it"
 
@@ -323,4 +327,4 @@ class Checkpoints:
             warn(f"{error}; moved to {target}; {outcome}")
 
         on_primary(move)
-        del self._losses[step]
+        del self._values[step]

@@ -160,8 +160,8 @@ def load_predictor(
 
     Args:
       workdir: folder of the run.
-      checkpoint: "best" (by validation loss), "last", a step, or "selected": the one of the two
-        that the config selects, and summary.json reports.
+      checkpoint: "best" (by the config's `selection_metric` on validation), "last", a step, or
+        "selected": the one of the two that the config selects, and summary.json reports.
       crops: crops of each image, in place of the config's `model.input.crops`.
 
     Raises:
@@ -175,7 +175,8 @@ def load_predictor(
             raise ValueError(f"{config.name} does not crop its images; leave out --crops")
         config.model.input.crops = crops
     load_own_files(workdir)
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    folder, metric = workdir / "checkpoints", config.selection_metric
+    checkpoints = Checkpoints(folder, read_only=True, metric=metric)
     which = config.selection if checkpoint == "selected" else checkpoint
     notes = checkpoints.notes(which)
     # The number of examples matters only to the learning rate.

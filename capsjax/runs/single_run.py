@@ -1,7 +1,6 @@
 """A single run in training: its state, its compiled programs and the files that it writes."""
 
 import contextlib
-import math
 import time
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from capsjax.runs.warm_start import WarmStart
 from capsjax.runs.writers import describe_board, open_writer
 from capsjax.training.build import Built, build_evaluate, build_train_steps
 from capsjax.training.nonfinite import find_non_finite
-from capsjax.training.plateau import Watched, after_epoch, describe_standstill, watched
+from capsjax.training.plateau import after_epoch, describe_standstill
 from capsjax.training.steps import Health
+from capsjax.training.watched import Watched, selecting, watched
 
 # Duration that a call of the compiled program should have, so that progress moves and a signal is
 # noticed. Not less, because each call begins with memory that the system must first clear, 0.2 s
@@ -128,9 +128,10 @@ class SingleRun:
             self._pictures = pictures.Pictures(self._built, part, self._mesh, size)
         self._compiles_validation = self._validation is not None
         self._progress = RunProgress(self.total_steps, self.step, config.train.batch_size)
-        self._log_seconds, self._validation_loss = 0.0, None
-        losses = self._checkpoints.validation_losses().values()
-        self._best_loss = min(losses, default=math.inf)
+        # Value of the metric that the best parameters are chosen by: after this step, and so far.
+        self._log_seconds, self._value = 0.0, None
+        best, values = self._checkpoints.best_step(), self._checkpoints.validation_values()
+        self._best_value = None if best is None else values[best]
         # Arguments of the save of the best epoch since the last save.
         self._unsaved_best: tuple | None = None
 
@@ -158,7 +159,7 @@ class SingleRun:
             self._stop_non_finite(health)
         self._notes["train_seconds"] += seconds
         self._log_seconds += seconds
-        self._validation_loss = None
+        self._value = None
         self._progress.update(self.step)
         return seconds
 
@@ -184,12 +185,13 @@ class SingleRun:
         self._write("validation", metrics)
         # Before the state is kept: it is resumed after this.
         self._adapt(watched(metrics))
-        self._validation_loss = metrics["loss"]
-        if self._validation_loss < self._best_loss:
-            self._best_loss = self._validation_loss
+        now = selecting(metrics, self._config.selection_metric)
+        self._value = now.value
+        if now.is_better_than(self._best_value):
+            self._best_value = now.value
             # A copy, because the state is donated to the next step.
             state = jax.tree.map(np.array, self._state)
-            self._unsaved_best = (self.step, state, dict(self._notes), self._validation_loss)
+            self._unsaved_best = (self.step, state, dict(self._notes), now.value)
             return True
         return due
 
@@ -240,10 +242,10 @@ class SingleRun:
     def save(self) -> None:
         """Save a checkpoint of the best epoch since the last save, and one of this step.
 
-        It has the validation loss if an epoch ends here.
+        It has the validation metric if an epoch ends here.
         """
         self._save_best()
-        self._checkpoints.save(self.step, self._state, self._notes, self._validation_loss)
+        self._checkpoints.save(self.step, self._state, self._notes, self._value)
 
     def _save_best(self) -> None:
         if self._unsaved_best is not None and self._unsaved_best[0] != self.step:

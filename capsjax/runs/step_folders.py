@@ -39,17 +39,17 @@ class StepFolders:
         """Return the folder of a checkpoint that is being written or deleted."""
         return self.directory / f"{PARTIAL}{step}"
 
-    def losses(self) -> list[tuple[int, float | None]]:
-        """Read the steps, in ascending order, with the validation loss of those that have one."""
+    def values(self, metric: str) -> list[tuple[int, float | None]]:
+        """Read the steps, in ascending order, with the validation metric of those that have it."""
         folders = self.directory.iterdir() if self.directory.is_dir() else ()
         steps = sorted(int(each.name) for each in folders if each.name.isdecimal())
-        return [(step, self._loss(step)) for step in steps]
+        return [(step, self._metrics(step).get(f"validation_{metric}")) for step in steps]
 
-    def _loss(self, step: int) -> float | None:
+    def _metrics(self, step: int) -> dict[str, float]:
         try:
-            return self._read(step, "metrics/metrics")["validation_loss"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # none was saved, or it is damaged, which `problem` finds
+            return dict(self._read(step, "metrics/metrics"))
+        except (OSError, ValueError, TypeError):
+            return {}  # none were saved, or they are damaged, which `problem` finds
 
     def notes(self, step: int) -> dict[str, Any]:
         """Read the small values of a checkpoint."""
@@ -82,7 +82,7 @@ class StepFolders:
             return f"{manifest.NAME} is missing"
         _report_old(self.directory)
         metrics = self.folder(step) / "metrics"
-        if part != "notes" and metrics.exists() and self._loss(step) is None:
+        if part != "notes" and metrics.exists() and not self._metrics(step):
             return "metrics/metrics cannot be read"
         return None
 

@@ -12,7 +12,6 @@ from capsjax.data import Arrays, load_part, load_training, source_of
 from capsjax.data.labels import describe_unseen
 from capsjax.kernels.compute import completed_forms
 from capsjax.metrics import describe_imbalance
-from capsjax.registry import look_up
 from capsjax.runs import devices, processes
 from capsjax.runs.checkpoint import Checkpoints, Restored
 from capsjax.runs.choices import with_choices_of_run
@@ -23,6 +22,7 @@ from capsjax.runs.lock import hold
 from capsjax.runs.longer import count_test_reads
 from capsjax.runs.loop import train
 from capsjax.runs.progress import format_seconds
+from capsjax.runs.selection import check_selection, describe_selection
 from capsjax.runs.single_run import STOPPING, SingleRun
 from capsjax.runs.warm_start import WarmStart, read_warm_start
 from capsjax.runs.workdir import (
@@ -106,6 +106,7 @@ def _train(
         config.checkpoint.keep,
         sharding=devices.everywhere(mesh),
         steps_per_epoch=in_epoch,
+        metric=config.selection_metric,
     )
     restored = checkpoints.restore_last_whole(like)
     # The forms of the first start, not those that are best on the present machine.
@@ -126,6 +127,7 @@ def _train(
         "name": config.name,
         "seed": config.seed,
         "selection": config.selection,
+        "selection_metric": config.selection_metric,
         "selected_step": chosen.step,
         "steps": last.step,
         "epochs": last.step // in_epoch,
@@ -171,9 +173,7 @@ def _load_test(config: ConfigDict, workdir: Path, training: Arrays) -> Arrays:
 def check_config(config: ConfigDict) -> None:
     """Raise ValueError for values that cannot work, before data are loaded."""
     check_limits(flatten(config.to_dict()))
-    look_up({"last": "last", "best": "best"}, config.selection, "selection")
-    if config.selection == "best" and config.data.validation_size == 0:
-        raise ValueError("selection 'best' needs validation data: data.validation_size above 0")
+    check_selection(config)
     for setting, remedy in decided_by_validation(config).items():
         if config.data.validation_size == 0:
             raise ValueError(
@@ -212,7 +212,7 @@ def _describe(summary: dict[str, Any]) -> str:
         of_what += f", {imbalance}"
     return (
         f"test accuracy {100 * test['accuracy']:.2f} % {of_what}, "
-        f"{summary['selection']} parameters (step "
+        f"{describe_selection(summary)} parameters (step "
         f"{summary['selected_step']}), {format_seconds(summary['train_seconds'])} of training"
         f"{_describe_end(summary)}"
     )

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from capsjax.runs.files import DamagedFileError, read_sealed, set_aside
+from capsjax.runs.selection import describe_selection
 from capsjax.runs.workdir import program_command, typed_words
 from capsjax.sweeps import Trial
 from capsjax.sweeps.folders import Status
@@ -84,6 +85,6 @@ def _row(trial: Trial, status: Status, running: bool) -> dict[str, Any]:
         "status": "running" if running and status.name == "waiting" else status.name,
         "message": status.message,
         "epochs": trial.config.train.epochs,
-        "selection": trial.config.selection,
+        "selection": describe_selection(trial.config),
         **{name: summary.get(name) for name in OF_SUMMARY},
     }

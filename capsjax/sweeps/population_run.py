@@ -1,6 +1,5 @@
 """Training of one population, from its last checkpoint to the results of its trials."""
 
-import math
 import os
 import shutil
 import time
@@ -30,6 +29,7 @@ from capsjax.sweeps.results import NO_BEST, Outcome, load_test, write_results
 from capsjax.training import steps_per_epoch
 from capsjax.training.population import keep_better
 from capsjax.training.steps import Health
+from capsjax.training.watched import selecting
 
 # Longer than a call of train.py: each call fetches every member and puts it back, and draws the
 # order of its epoch anew, 30 ms for the small network.
@@ -106,7 +106,7 @@ class PopulationRun:
             notes = {
                 "num_rows": self._members.num_rows,
                 "failures": [None] * count,
-                "best_losses": [None] * count,
+                "best_values": [None] * count,
                 "best_steps": [0] * count,
                 "train_seconds": [0.0] * count,
             }
@@ -114,6 +114,7 @@ class PopulationRun:
         else:
             self._states, self._best = restored.state["states"], restored.state.get("best")
             notes, self.step = restored.notes, restored.step
+            notes.setdefault("best_values", notes.pop("best_losses", None))  # its former name
             self._progress.say(f"{self._name}: resuming from step {self.step}")
         self._notes = notes
         self._alive = np.array([failure is None for failure in notes["failures"]])
@@ -147,11 +148,10 @@ class PopulationRun:
         os.replace(self._folder / "checkpoints", self._folder / f"damaged-{number}")
 
     def _open_checkpoints(self, sharding: Sharding | None = None) -> Checkpoints:
-        sharding = sharding or self._members.sharding
         return Checkpoints(
             self._folder / "checkpoints",
             keep=2,  # the second is for when the first is damaged
-            sharding=sharding,
+            sharding=sharding or self._members.sharding,
             steps_per_epoch=self.steps_per_epoch,
         )
 
@@ -274,10 +274,10 @@ class PopulationRun:
         results = self._results(self._states.variables, validation)
         better = np.zeros(len(results), bool)
         for index in np.flatnonzero(self._alive).tolist():
-            loss, best = results[index]["loss"], self._notes["best_losses"][index]
-            better[index] = math.isfinite(loss) and (best is None or loss < best)
+            now = selecting(results[index], self._config.selection_metric)
+            better[index] = now.is_better_than(self._notes["best_values"][index])
             if better[index]:
-                self._notes["best_losses"][index] = loss
+                self._notes["best_values"][index] = now.value
                 self._notes["best_steps"][index] = self.step
             self._write(index, "validation", results[index])
             self._progress.result(self._members.trials[index].id, results[index]["error"])
@@ -305,7 +305,7 @@ class PopulationRun:
     def _finish(self) -> None:
         """Write the results on the test set, which is read once, and the tested parameters."""
         for index in np.flatnonzero(self._alive).tolist():
-            if self._keeps_best and self._notes["best_losses"][index] is None:
+            if self._keeps_best and self._notes["best_values"][index] is None:
                 self._record_failure(index, NO_BEST)
         if self._alive.any():
             variables = self._best if self._keeps_best else self._states.variables

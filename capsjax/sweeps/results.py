@@ -15,6 +15,7 @@ from capsjax.runs.files import sealed, write_json
 from capsjax.sweeps.folders import trial_folder
 from capsjax.sweeps.members import Members
 from capsjax.training import TrainState
+from capsjax.training.watched import selecting
 
 # Why a trial has no result though all its steps were finite.
 NO_BEST = "the validation loss was never finite, so that selection 'best' has nothing to choose"
@@ -26,7 +27,7 @@ class Outcome(NamedTuple):
     Attributes:
       total: number of steps of each.
       states: states after the last step, on the host.
-      best: variables of the lowest validation loss, on the host; None where the last ones count.
+      best: best variables by validation, on the host; None where the last ones count.
       notes: notes on its members in the population's checkpoints.
       test, validation: results of the chosen parameters, by member; validation may be None.
     """
@@ -42,11 +43,11 @@ class Outcome(NamedTuple):
         """Return the step whose parameters count."""
         return self.total if self.best is None else self.notes["best_steps"][index]
 
-    def validation_loss(self, index: int) -> float | None:
-        """Return the validation loss of that step; None without validation data."""
+    def validation_value(self, index: int, metric: str) -> float | None:
+        """Return the validation metric of that step; None without validation data."""
         if self.best is not None:
-            return self.notes["best_losses"][index]
-        return self.validation[index]["loss"] if self.validation else None
+            return self.notes["best_values"][index]
+        return selecting(self.validation[index], metric).value if self.validation else None
 
 
 def load_test(workdir: Path, members: Members, say: Callable[[str], None]) -> Arrays:
@@ -79,6 +80,7 @@ def write_results(workdir: Path, members: Members, index: int, outcome: Outcome)
         "name": trial.config.name,
         "seed": trial.config.seed,
         "selection": trial.config.selection,
+        "selection_metric": trial.config.selection_metric,
         "selected_step": outcome.selected_step(index),
         "steps": outcome.total,
         "epochs": trial.config.train.epochs,
@@ -98,7 +100,8 @@ def write_results(workdir: Path, members: Members, index: int, outcome: Outcome)
 
 def _keep_parameters(folder: Path, members: Members, index: int, outcome: Outcome) -> None:
     """Save the parameters of a trial for evaluate.py and visualize.py."""
-    checkpoints, training = Checkpoints(folder, 1), members.data.training
+    training, metric = members.data.training, members.config.selection_metric
+    checkpoints = Checkpoints(folder, 1, metric=metric)
     notes = {
         "train_seconds": outcome.notes["train_seconds"][index],
         "image_shape": training.image_shape,
@@ -108,12 +111,12 @@ def _keep_parameters(folder: Path, members: Members, index: int, outcome: Outcom
         "backend": members.forms["backend"],
     }
     last = jax.tree.map(lambda x: x[index], outcome.states)
-    loss, selected = outcome.validation_loss(index), outcome.selected_step(index)
+    value, selected = outcome.validation_value(index, metric), outcome.selected_step(index)
     if selected < outcome.total:
         statistics = jax.tree.map(lambda x: x[index], outcome.best)
         params = statistics.pop("params")
         chosen = last._replace(step=np.int32(selected), params=params, statistics=statistics)
-        checkpoints.save(selected, chosen, notes, loss)
+        checkpoints.save(selected, chosen, notes, value)
         checkpoints.save(outcome.total, last, notes)
     else:
-        checkpoints.save(outcome.total, last, notes, loss)
+        checkpoints.save(outcome.total, last, notes, value)

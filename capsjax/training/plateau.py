@@ -1,40 +1,14 @@
 """What validation decides: a learning rate that falls where it no longer improves, and the end."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-
-class Watched(NamedTuple):
-    """The validation metric that the learning rate and the end of a run may depend on.
-
-    Attributes:
-      name: "dice" for maps of labels, else "loss", by which the best parameters are chosen.
-      value: its value.
-    """
-
-    name: str
-    value: float
-
-    @property
-    def cost(self) -> float:
-        """The value, with the sign that makes less of it better."""
-        return -self.value if self.name == "dice" else self.value
-
-
-def watched(metrics: Mapping[str, float]) -> Watched:
-    """Return the metric that counts, of those of a validation part.
-
-    >>> watched({"loss": 0.25}).cost, watched({"loss": 0.25, "dice": 0.75}).cost
-    (0.25, -0.75)
-    """
-    name = "dice" if "dice" in metrics else "loss"
-    return Watched(name, metrics[name])
+from capsjax.training.watched import Watched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +110,7 @@ def after_epoch(before: Mapping[str, Any] | None, now: Watched, epoch: int) -> d
     {'metric': 'dice', 'best': 0.5, 'best_epoch': 1, 'epochs_since': 1}
     """
     best, best_epoch = (before["best"], before["best_epoch"]) if before else (None, 0)
-    is_better = best is None or now.cost < Watched(now.name, best).cost
-    if math.isfinite(now.value) and is_better:
+    if now.is_better_than(best):
         best, best_epoch = now.value, epoch
     since = epoch - best_epoch
     return {"metric": now.name, "best": best, "best_epoch": best_epoch, "epochs_since": since}

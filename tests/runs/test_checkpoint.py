@@ -74,7 +74,7 @@ def two(directory):
     """Steps 1 and 2, saved from seeds 1 and 2."""
     checkpoints = Checkpoints(directory, keep=5)
     for step in (1, 2):
-        checkpoints.save(step, make_state(step), {"epoch": step}, validation_loss=1.0 / step)
+        checkpoints.save(step, make_state(step), {"epoch": step}, value=1.0 / step)
     return directory
 
 
@@ -144,9 +144,23 @@ def test_keeps_the_last_ones_and_the_best(directory, keep, losses, kept, best):
     for each in (checkpoints, Checkpoints(directory, keep=keep)):
         assert each.steps() == kept
         assert each.best_step() == best
-        assert each.validation_losses() == {
+        assert each.validation_values() == {
             step: losses[step - 1] for step in kept if losses[step - 1] is not None
         }
+
+
+def test_the_best_by_accuracy_has_most_of_it(directory):
+    checkpoints = Checkpoints(directory, keep=1, metric="accuracy")
+    for step, accuracy in enumerate([0.5, 0.75, 0.75, 0.25, float("nan")], start=1):
+        checkpoints.save(step, {"w": np.float32(step)}, {}, accuracy)
+    for each in (checkpoints, Checkpoints(directory, read_only=True, metric="accuracy")):
+        assert each.steps() == [2, 5]
+        assert each.validation_values() == {2: 0.75}
+        assert float(each.restore({"w": np.float32(0)}, "best").state["w"]) == 2
+    by_loss = Checkpoints(directory, read_only=True)
+    assert by_loss.best_step() is None
+    with pytest.raises(CheckpointError, match="has a validation loss to be best by; use 'last'"):
+        by_loss.restore({"w": np.float32(0)}, "best")
 
 
 def test_keeping_goes_on_after_a_restart(directory):
@@ -543,7 +557,7 @@ def test_reading_changes_nothing_on_disk(two):
     checkpoints.restore(LIKE, "best")
     checkpoints.restore_last_whole(LIKE)
     checkpoints.notes()
-    checkpoints.validation_losses()
+    checkpoints.validation_values()
     assert contents(two.parent) == before
 
 

@@ -115,5 +115,5 @@ def test_the_best_epoch_that_was_not_saved_yet_is_kept_when_a_run_diverges(tmp_p
     records = read_metrics(tmp_path / "run")
     losses = {x["step"]: x["loss"] for x in records if x["split"] == "validation"}
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
-    assert checkpoints.validation_losses() == {min(losses, key=losses.get): min(losses.values())}
+    assert checkpoints.validation_values() == {min(losses, key=losses.get): min(losses.values())}
     assert json.loads((tmp_path / "run" / "failure.json").read_text())["step"] > 8

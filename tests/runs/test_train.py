@@ -11,6 +11,7 @@ import pytest
 
 from capsjax.runs import pace, single_run, train
 from capsjax.runs.checkpoint import Checkpoints
+from capsjax.runs.predictor import load_predictor
 from capsjax.runs.workdir import WorkdirError
 from capsjax.runs.writers import read_metrics
 from capsjax.training.build import build_train_steps
@@ -235,6 +236,30 @@ def test_selection_takes_the_best_or_the_last_parameters(tmp_path):
 
 
 @pytest.mark.ci
+def test_the_best_parameters_may_be_those_of_the_highest_accuracy(tmp_path, capsys):
+    config = tiny_config(selection_metric="accuracy", schedule__learning_rate=0.02)
+    with pytest.MonkeyPatch.context() as patch:
+        # So that the loss would choose another epoch: it grows while the accuracy does.
+        patch.setattr(single_run.SingleRun, "_validate", with_accuracies([0.25, 0.75, 0.5]))
+        summary = train.train_and_evaluate(config, tmp_path / "run")
+    assert (summary["selection"], summary["selection_metric"]) == ("best", "accuracy")
+    assert (summary["selected_step"], summary["steps"]) == (8, 12)
+    assert load_predictor(tmp_path / "run").step == 8
+    assert "best accuracy parameters (step 8)" in capsys.readouterr().out
+
+
+def with_accuracies(accuracies):
+    """A method that measures given accuracies, one for each epoch, and losses that grow."""
+    each = iter(enumerate(accuracies, start=1))
+
+    def validate(run):
+        loss, accuracy = next(each)
+        return {"loss": float(loss), "accuracy": accuracy, "error": 1.0 - accuracy}
+
+    return validate
+
+
+@pytest.mark.ci
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_numbers(tmp_path, monkeypatch):
     find, steps = single_run.find_non_finite, []
 
@@ -265,6 +290,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_numbers(tmp_path, monk
         ("log__every_steps", 0, "log.every_steps is at least 1"),
         ("checkpoint__keep", 0, "checkpoint.keep is at least 1"),
         ("selection", "bets", "did you mean 'best'"),
+        ("selection_metric", "accurcy", "did you mean 'accuracy'"),
+        ("selection_metric", "dice", "selection_metric for classification 'dice'; known: accuracy"),
         ("train__batch_size", 1000, "train.batch_size is between 1 and the 128"),
         ("model__routing__name", "dinamic", "did you mean 'dynamic'"),
         ("model__conv__kernel_size", 9, "at least 9x9 pixels"),

@@ -11,7 +11,7 @@ from capsjax.sweeps.members import Data, Members
 from capsjax.sweeps.results import Outcome, write_results
 from tests.tiny import tiny_config
 
-NOTES = {"best_losses": [0.25], "best_steps": [8], "train_seconds": [1.0]}
+NOTES = {"best_values": [0.25], "best_steps": [8], "train_seconds": [1.0]}
 FORMS = {"backend": "gpu", "population": "map", "forms": {"dtype": "float32", "conv": "fourier"}}
 
 
@@ -41,17 +41,17 @@ def written(members, states, workdir, **changed):
 
 
 def test_a_trial_of_the_last_step_has_the_loss_of_that_step(members, states, tmp_path):
-    assert written(members, states, tmp_path).validation_losses() == {12: 0.5}
+    assert written(members, states, tmp_path).validation_values() == {12: 0.5}
 
 
 def test_a_trial_without_validation_data_has_no_loss(members, states, tmp_path):
-    assert written(members, states, tmp_path, validation=None).validation_losses() == {}
+    assert written(members, states, tmp_path, validation=None).validation_values() == {}
 
 
 def test_the_best_parameters_have_their_own_loss_and_step(members, states, tmp_path):
     kept = written(members, states, tmp_path, best=states.variables)
     assert kept.steps() == [8, 12]
-    assert kept.validation_losses() == {8: 0.25}
+    assert kept.validation_values() == {8: 0.25}
 
 
 def test_a_trial_keeps_the_forms_and_the_backend_of_its_population(members, states, tmp_path):

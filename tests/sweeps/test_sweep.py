@@ -15,6 +15,7 @@ from capsjax.commands import sweep as sweep_command
 from capsjax.runs import train
 from capsjax.runs.checkpoint import CheckpointError
 from capsjax.runs.predictor import load_predictor
+from capsjax.runs.step_folders import StepFolders
 from capsjax.runs.workdir import WorkdirError
 from capsjax.runs.writers import read_metrics
 from capsjax.sweeps import levels_of, make_sweep, trials_of
@@ -254,6 +255,33 @@ def test_a_population_goes_on_with_the_forms_of_its_start(interrupted, monkeypat
 
 
 @pytest.mark.ci
+def test_a_population_of_an_earlier_version_goes_on_with_its_best(
+    interrupted, tmp_path, monkeypatch
+):
+    workdir, config = interrupted
+
+    def grown(run, variables, part, measure=PopulationRun._results):
+        found = measure(run, variables, part)
+        return [{**result, "loss": result["loss"] + run.step} for result in found]
+
+    # The first epoch, which was before the signal, stays the best.
+    monkeypatch.setattr(PopulationRun, "_results", grown)
+    shutil.copytree(workdir, tmp_path / "present")
+    for status in sweep.run_sweep(config, tmp_path / "present"):
+        assert status.summary["selected_step"] == 4
+
+    def notes_before(folders, step, read=StepFolders.notes):
+        notes = read(folders, step)
+        if "best_values" in notes and step == 6:
+            notes["best_losses"] = notes.pop("best_values")
+        return notes
+
+    monkeypatch.setattr(StepFolders, "notes", notes_before)
+    sweep.run_sweep(config, workdir)
+    assert results_of_sweep(workdir) == results_of_sweep(tmp_path / "present")
+
+
+@pytest.mark.ci
 def test_a_population_that_goes_on_on_another_backend_says_so(interrupted, capsys):
     workdir, config = interrupted
     (folder,) = (workdir / "populations").iterdir()
@@ -334,6 +362,29 @@ def test_a_trial_without_a_finite_validation_loss_has_no_best_parameters(tmp_pat
     first, second = sweep.run_sweep(config, tmp_path / "sweep")
     assert (first.name, second.name) == ("non_finite", "finished")
     assert first.message.startswith("the validation loss was never finite")
+
+
+@pytest.mark.ci
+def test_the_best_of_a_trial_may_be_that_of_the_highest_accuracy(tmp_path, monkeypatch):
+    config = make_test_sweep(rounds=levels_of(ROUNDS, (1, 2)))
+    with config.unlocked():
+        config.base.selection, config.base.selection_metric = "best", "accuracy"
+    # Of each epoch and member; the losses grow.
+    accuracies = iter([(0.25, 0.75), (0.5, 0.75), (0.25, 0.25)])
+
+    def measured(run, variables, part, measure=PopulationRun._results):
+        found = measure(run, variables, part)
+        if part is run._members.data.validation:
+            of_members = next(accuracies, None)  # None once the training has ended
+            for result, accuracy in zip(found, of_members or (), strict=bool(of_members)):
+                result |= {"loss": float(run.step), "accuracy": accuracy, "error": 1.0 - accuracy}
+        return found
+
+    monkeypatch.setattr(PopulationRun, "_results", measured)
+    first, second = sweep.run_sweep(config, tmp_path / "sweep")
+    assert [each.summary["selected_step"] for each in (first, second)] == [8, 4]
+    for trial, step in zip(trials_of(config), (8, 4), strict=True):
+        assert load_predictor(sweep.folders.trial_folder(tmp_path / "sweep", trial)).step == step
 
 
 def test_missing_data_stop_the_sweep(tmp_path):

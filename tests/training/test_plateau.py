@@ -8,12 +8,11 @@ import pytest
 
 from capsjax.training.plateau import (
     Plateau,
-    Watched,
     after_epoch,
     describe_standstill,
     make_plateau,
-    watched,
 )
+from capsjax.training.watched import Watched
 
 PARAMS = {"w": jnp.ones(2)}
 
@@ -87,13 +86,6 @@ def test_the_floor_is_one_of_the_rate():
     assert make_plateau("plateau", 0.1, 0.3, **settings).least == 1.0
     assert make_plateau("plateau", 0.0, 0.0, **settings).least == 1.0
     assert make_plateau("constant", 0.1, 0.02, **settings) is None
-
-
-def test_of_maps_the_dice_coefficient_counts_and_of_others_the_loss():
-    assert watched({"loss": 3.0, "accuracy": 0.5}) == Watched("loss", 3.0)
-    better, worse = (watched({"loss": 3.0, "dice": dice}) for dice in (0.9, 0.8))
-    assert better.name == "dice"
-    assert better.cost < worse.cost
 
 
 def test_the_best_epoch_is_remembered():

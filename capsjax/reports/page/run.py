@@ -23,6 +23,7 @@ from capsjax.reports.page.tested import (
 )
 from capsjax.runs.data_record import Fingerprints, read_data
 from capsjax.runs.files import DamagedFileError, WorkdirError, read_json
+from capsjax.runs.selection import describe_selection
 from capsjax.runs.workdir import read_config, read_starts, read_summary
 from capsjax.runs.writers import read_metrics
 
@@ -119,7 +120,7 @@ def result_line(record: RunRecord) -> str:
         line = f"**Dice {test['dice']:.4f}**, {share} of the pixels of {counted} right"
     else:
         line = f"**{share}** of {counted} right ({wording.plural(test['num_errors'], 'error')})"
-    step, selection = record.summary["selected_step"], record.summary["selection"]
+    step, selection = record.summary["selected_step"], describe_selection(record.summary)
     planned = record.fields["train"]["epochs"]
     # Fewer where training ended early.
     trained = wording.plural(record.summary.get("epochs", planned), "epoch")
