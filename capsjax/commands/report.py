@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from capsjax.commands import command_line
 from capsjax.data import DataError
 from capsjax.plots import sweeps as sweep_figures
-from capsjax.reports.analysis import Analysis, analyse
+from capsjax.reports.analysis import Analysis, analyse, errors_of_grid
 from capsjax.reports.csv_tables import points_csv, trials_csv
 from capsjax.reports.facts import epochs
 from capsjax.reports.index import Sweep, parse_point, read_sweep
@@ -199,7 +199,7 @@ def draw(sweep: Sweep, analysis: Analysis) -> Figure:
         title += f", {analysis.num_results} of {sweep.planned} trials"
     label = f"{analysis.part} error, %"
     caption = f"mean with its {percent(analysis.confidence)} interval; small dots: single seeds"
-    errors = {row.point: row.error for row in analysis.rows}
+    errors = errors_of_grid(sweep, analysis)
     published = {
         row.point: row.published[0].error_percent for row in analysis.rows if row.published
     }

@@ -10,6 +10,7 @@ from capsjax.analysis.statistics import (
     Point,
     Summary,
     compare_with_reference,
+    grid,
     main_effects,
     summarize,
     values_at,
@@ -88,6 +89,13 @@ def analyse(
     )
     effects = tuple(main_effects(values["error"], sweep.factors, confidence))
     return Analysis(part, confidence, reference, rows, effects)
+
+
+def errors_of_grid(sweep: Sweep, analysis: Analysis) -> dict[Point, Summary]:
+    """Return the error of each point of the whole grid; without a value where there is no trial."""
+    none = summarize([], analysis.confidence)
+    of_points = {row.point: row.error for row in analysis.rows}
+    return {point: of_points.get(point, none) for point in grid(sweep.factors)}
 
 
 def _values(sweep: Sweep, part: str) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """What was run, on what, for how long, and which trials have no result."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -61,7 +62,10 @@ def _size(sweep: Sweep, analysis: Analysis) -> str:
             "numbers are those of the others alone"
         )
     seeds = wording.plural(sweep.num_seeds, "seed")
-    return f"`{sweep.name}`, {levels} points, {seeds} each; {finished}"
+    points = f"{levels} points"
+    if len(sweep.points) < math.prod(map(len, sweep.factors.values())):
+        points = f"{len(sweep.points)} of {points} (the others are no trials of their own)"
+    return f"`{sweep.name}`, {points}, {seeds} each; {finished}"
 
 
 def _training(sweep: Sweep) -> str:

@@ -61,13 +61,18 @@ class Sweep(NamedTuple):
 
     @property
     def points(self) -> list[Point]:
-        """The whole grid."""
-        return grid(self.factors)
+        """The whole grid, without points that are the same trials as others, and not listed."""
+        points = grid(self.factors)
+        if len(self.trials) != self.fields.get("num_trials"):
+            return points
+        listed = {trial.point for trial in self.trials}
+        return [point for point in points if point in listed]
 
     @property
     def planned(self) -> int:
         """Number of trials of the whole sweep, also those that the file does not list yet."""
-        return max(len(self.trials), len(self.points) * self.num_seeds)
+        of_grid = len(self.points) * self.num_seeds
+        return max(len(self.trials), self.fields.get("num_trials", of_grid))
 
     def describe(self, point: Point) -> str:
         """Format a point as --reference takes it: "rounds=3,reconstruction=0.0005"."""

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from capsjax.analysis.statistics import MOST_FLIPPED, Comparison
 from capsjax.reports import wording
-from capsjax.reports.analysis import OTHER_PART, Analysis, Row
+from capsjax.reports.analysis import OTHER_PART, Analysis, Row, errors_of_grid
 from capsjax.reports.facts import facts, without_result
 from capsjax.reports.index import Sweep
 from capsjax.reports.tables import table
@@ -104,7 +104,7 @@ def grid_form(sweep: Sweep, analysis: Analysis) -> Tabulated:
     """Tabulate the error of two factors, a row for each level of the first."""
     decimals = wording.decimals_of(sweep.num_examples(analysis.part))
     (down, across), (levels, columns) = sweep.factors, sweep.factors.values()
-    by_point = {row.point: row.error for row in analysis.rows}
+    by_point = errors_of_grid(sweep, analysis)
     rows = [
         [
             level,

@@ -43,6 +43,7 @@ def make_index(
             for factor, levels in config.factors
         ],
         "num_seeds": config.num_seeds,
+        "num_trials": len(trials),
         "reference": dict(config.reference) or None,
         "published": [
             {

@@ -229,6 +229,28 @@ def test_errors_of_maps_are_those_of_pixels(write):
     assert row["errors, mean (each seed)"] == "-"
 
 
+def test_points_that_are_no_trials_of_their_own_are_not_missing(write):
+    index = make_index()
+    kept = [
+        each
+        for each in index["trials"]
+        if each["levels"] != {"rounds": "5", "reconstruction": "0.0005"}
+    ]
+    text = report.write_report(write({**index, "trials": kept, "num_trials": 15}))
+    assert (
+        "5 of 3 x 2 points (the others are no trials of their own), 3 seeds each; 15 of 15 trials "
+        "have a result"
+    ) in text
+    assert "missing" not in text
+    assert "ot listed" not in text
+    assert len(table_rows(text, "## Points")) == 5
+    # One that is not listed yet is another matter.
+    text = report.write_report(write({**index, "trials": kept[:-1], "num_trials": 15}))
+    assert "**14 of 15 trials have a result, 1 are missing** (1 not listed)" in text
+    # Earlier versions did not count their trials.
+    assert "15 of 18 trials" in report.write_report(write({**index, "trials": kept}))
+
+
 def test_trials_without_a_result_are_counted_and_named(write):
     index = make_index(status="running")
     lose(index, 1, "non_finite", "the loss is nan at step 12")

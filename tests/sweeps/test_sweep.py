@@ -122,6 +122,7 @@ def test_the_index_has_a_row_for_each_trial_and_makes_a_report(finished):
     workdir, trials, _ = finished
     index = json.loads((workdir / "index.json").read_text())
     assert [row["id"] for row in index["trials"]] == [trial.id for trial in trials]
+    assert index["num_trials"] == len(trials)
     assert index["status"] == "running", "failed trials are tried again"
     row = index["trials"][0]
     assert row["test"]["num_examples"] == 360
