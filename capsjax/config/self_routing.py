@@ -129,6 +129,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
             "augment.flip_horizontal": 0.0,
             "schedule.stage_ends": (15, 25),
             "selection": "last",
+            "selection_metric": "loss",
             "train.epochs": 35,
         },
         # For laptops: three plain convolutions, and a quarter of the types of capsules.

@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """The rows of the grid, and the main effects of the factors."""
+    """A row for each point that has trials, and the main effects of the factors."""
 
     part: str
     confidence: float

@@ -19,7 +19,7 @@ def trials_csv(sweep: Sweep) -> str:
 
 
 def points_csv(sweep: Sweep, analysis: Analysis) -> str:
-    """Write all points of the grid as CSV, compared with the reference."""
+    """Write all points that have trials as CSV, compared with the reference."""
     return _csv([_point(sweep, analysis, row) for row in analysis.rows])
 
 

@@ -48,7 +48,10 @@ class Published(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """A sweep over all combinations of the factors' levels. `fields` is the whole file."""
+    """A sweep over all combinations of the factors' levels. `fields` is the whole file.
+
+    `num_trials` is the number of its trials, listed or not; None where an earlier version wrote it.
+    """
 
     name: str
     title: str
@@ -56,6 +59,7 @@ class Sweep(NamedTuple):
     num_seeds: int
     reference: Point | None
     published: tuple[Published, ...]
+    num_trials: int | None
     trials: tuple[Trial, ...]
     fields: Mapping[str, Any]
 
@@ -63,7 +67,7 @@ class Sweep(NamedTuple):
     def points(self) -> list[Point]:
         """The whole grid, without points that are the same trials as others, and not listed."""
         points = grid(self.factors)
-        if len(self.trials) != self.fields.get("num_trials"):
+        if len(self.trials) != self.num_trials:
             return points
         listed = {trial.point for trial in self.trials}
         return [point for point in points if point in listed]
@@ -72,7 +76,7 @@ class Sweep(NamedTuple):
     def planned(self) -> int:
         """Number of trials of the whole sweep, also those that the file does not list yet."""
         of_grid = len(self.points) * self.num_seeds
-        return max(len(self.trials), self.fields.get("num_trials", of_grid))
+        return max(len(self.trials), of_grid if self.num_trials is None else self.num_trials)
 
     def describe(self, point: Point) -> str:
         """Format a point as --reference takes it: "rounds=3,reconstruction=0.0005"."""
@@ -154,6 +158,7 @@ def _sweep(fields: Mapping[str, Any], folder: str) -> Sweep:
         num_seeds=int(fields.get("num_seeds") or len({trial.seed for trial in trials})),
         reference=_point(factors, reference) if reference else None,
         published=published,
+        num_trials=int(fields["num_trials"]) if "num_trials" in fields else None,
         trials=trials,
         fields=fields,
     )

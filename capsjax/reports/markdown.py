@@ -96,7 +96,7 @@ def points(sweep: Sweep, analysis: Analysis) -> Tabulated:
     outside = [p for p in sweep.published if p.point not in sweep.points]
     if outside:
         named = [f"{sweep.describe(p.point)}: {p.error_percent:g} ({p.source})" for p in outside]
-        notes.append(f"Published for settings outside this grid: {'; '.join(named)}.")
+        notes.append(f"Published for settings that are no trials here: {'; '.join(named)}.")
     return Tabulated(header, rows, notes)
 
 

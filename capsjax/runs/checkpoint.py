@@ -259,8 +259,7 @@ class Checkpoints:
         if step is None:
             raise CheckpointError(
                 f"no checkpoint in {self._directory} has a validation {self._metric} to be best "
-                "by; "
-                f"use 'last' or one of {', '.join(map(str, steps))}"
+                f"by; use 'last' or one of {', '.join(map(str, steps))}"
             )
         return step
 

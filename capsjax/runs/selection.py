@@ -12,8 +12,8 @@ from capsjax.tasks import TASKS
 def check_selection(config: ConfigDict) -> None:
     """Raise ValueError for a selection that cannot be made; the message names the remedy."""
     _check_name(("last", "best"), config.selection, "selection")
-    measures = getattr(TASKS.get(config.task.name), "MEASURES", ())
-    metrics = ("loss", "accuracy", *measures)
+    task = look_up(TASKS, config.task.name, "task (task.name)")
+    metrics = ("loss", "accuracy", *getattr(task, "MEASURES", ()))
     _check_name(metrics, config.selection_metric, f"selection_metric for {config.task.name}")
     if config.selection == "best" and config.data.validation_size == 0:
         raise ValueError("selection 'best' needs validation data: data.validation_size above 0")

@@ -29,7 +29,8 @@ __all__ = [
 class Task(Protocol):
     """The interface of every task; scores are (n, k), or (n, h, w, k) for a map.
 
-    A task may have `MEASURES`: the names of methods like `correct`, for further metrics.
+    A task may have `MEASURES`: the names of methods like `correct`, for further metrics, of which
+    more is better.
     """
 
     def targets(self, labels: Array, num_classes: int) -> Array:

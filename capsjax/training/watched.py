@@ -9,7 +9,8 @@ class Watched(NamedTuple):
     """A validation metric that something depends on.
 
     Attributes:
-      name: "loss", of which less is better, or "accuracy" or "dice", of which more is.
+      name: "loss", of which less is better, or another metric, of which more is: "accuracy", or one
+        of the task's `MEASURES`, such as "dice".
       value: its value.
     """
 
@@ -51,7 +52,7 @@ def selecting(metrics: Mapping[str, float], name: str) -> Watched:
 
     Args:
       metrics: those of a validation part.
-      name: "loss", "accuracy" or "dice": the field `selection_metric` of a config.
+      name: one of its names, the field `selection_metric` of a config.
 
     >>> selecting({"loss": 0.25, "accuracy": 0.5}, "accuracy")
     Watched(name='accuracy', value=0.5)

@@ -194,6 +194,8 @@ def test_the_unet_labels_pixels_alone():
 
 def test_configs_are_named_after_their_variants():
     assert load_config("segcaps", "small,r1").name == "segcaps-small-r1"
+    for config in (load_config("segcaps", "paper"), load_config("unet", "paper")):
+        assert (config.selection, config.selection_metric) == ("best", "dice")
     assert load_config("unet").name == "unet"
 
 

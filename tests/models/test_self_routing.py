@@ -359,7 +359,10 @@ def test_the_recipe_is_the_published_one():
     assert built.steps_per_epoch == 703
     rates = [float(built.schedule(epoch * 703)) for epoch in (0, 149, 150, 249, 250, 349)]
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
-    assert load_config("self_routing").data.name == "mnist"
+    assert (config.selection, config.selection_metric) == ("best", "accuracy")
+    mnist = load_config("self_routing")
+    assert mnist.data.name == "mnist"
+    assert (mnist.selection, mnist.selection_metric) == ("last", "loss"), "that of earlier runs"
     assert load_config("self_routing", "svhn").schedule.stage_ends == (100, 150)
     with pytest.raises(ValueError, match="begins with mnist, cifar10, svhn or smallnorb, not 'sv"):
         load_config("self_routing", "svnh")

@@ -105,6 +105,12 @@ def test_the_page_of_a_run_has_its_sections_and_needs_nothing_else(of_dense):
     assert "http" not in found.text
 
 
+def test_the_page_names_what_the_best_parameters_are_best_by(dense, finished):
+    summary = {**pages.summary_of(dense), "selection": "best", "selection_metric": "accuracy"}
+    found = pages.record(finished, dense.predictor.config, summary)
+    assert "(best accuracy)" in run_page(found, dense)
+
+
 def test_the_policy_allows_only_the_scripts_and_the_style_of_the_file(of_dense):
     policy = re.search(r'Content-Security-Policy" content="(.*?)"', of_dense)[1]
     assert policy.startswith("default-src &#x27;none&#x27;") or policy.startswith("default-src '")

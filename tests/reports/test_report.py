@@ -339,7 +339,7 @@ def test_published_values_stand_beside_ours(write):
     cells = [row["published, %"] for row in table_rows(text, "## Points")]
     assert cells == ["0.34 ± 0.032 [1]", "-", "-", "0.25 [2]", "-", "-"]
     assert "Published: [1] Sabour et al. 2017, table 1; [2] A rerun." in text
-    assert "outside this grid: rounds=7,reconstruction=0: 0.4 (A rerun)" in text
+    assert "that are no trials here: rounds=7,reconstruction=0: 0.4 (A rerun)" in text
     # They are test errors, and stand beside no other.
     assert "published, %" not in report.write_report(write(index), part="validation")
 

@@ -71,6 +71,18 @@ def test_a_run(write_run):
     ]
 
 
+@pytest.mark.parametrize(
+    ("selection", "metric", "shown"),
+    [("best", "accuracy", "best accuracy"), ("best", "loss", "best"), ("last", "accuracy", "last")],
+)
+def test_the_parameters_that_count(write_run, selection, metric, shown):
+    folder = write_run("a", errors=91)
+    fields = json.loads((folder / "config.json").read_text())
+    chosen = {"selection": selection, "selection_metric": metric}
+    (folder / "config.json").write_text(json.dumps({**fields, **chosen}))
+    assert rows(folder)[0][-3] == shown
+
+
 def test_the_command_of_a_run_that_was_installed(write_run):
     command = ["/usr/bin/capsjax", "--config=a b.py", "--workdir=/a"]
     (earlier,) = rows(write_run("a", errors=91, command=command))

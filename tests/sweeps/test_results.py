@@ -54,6 +54,13 @@ def test_the_best_parameters_have_their_own_loss_and_step(members, states, tmp_p
     assert kept.validation_values() == {8: 0.25}
 
 
+def test_the_metric_of_the_last_step_is_the_one_that_selects(states):
+    found = [{"loss": 0.5, "accuracy": 0.75}]
+    outcome = Outcome(12, states, None, NOTES, test=found, validation=found)
+    assert outcome.validation_value(0, "accuracy") == 0.75
+    assert outcome._replace(best=states.variables).validation_value(0, "accuracy") == 0.25
+
+
 def test_a_trial_keeps_the_forms_and_the_backend_of_its_population(members, states, tmp_path):
     kept = written(members, states, tmp_path, best=states.variables)
     for step in ("8", "12"):

@@ -275,10 +275,13 @@ def test_a_population_of_an_earlier_version_goes_on_with_its_best(
         notes = read(folders, step)
         if "best_values" in notes and step == 6:
             notes["best_losses"] = notes.pop("best_values")
+            renamed.append(folders.directory)
         return notes
 
+    renamed = []
     monkeypatch.setattr(StepFolders, "notes", notes_before)
     sweep.run_sweep(config, workdir)
+    assert set(renamed) == {workdir / "populations" / "000" / "checkpoints"}
     assert results_of_sweep(workdir) == results_of_sweep(tmp_path / "present")
 
 
@@ -386,6 +389,8 @@ def test_the_best_of_a_trial_may_be_that_of_the_highest_accuracy(tmp_path, monke
     assert [each.summary["selected_step"] for each in (first, second)] == [8, 4]
     for trial, step in zip(trials_of(config), (8, 4), strict=True):
         assert load_predictor(sweep.folders.trial_folder(tmp_path / "sweep", trial)).step == step
+    index = json.loads((tmp_path / "sweep" / "index.json").read_text())
+    assert {row["selection"] for row in index["trials"]} == {"best accuracy"}
 
 
 def test_missing_data_stop_the_sweep(tmp_path):
