@@ -65,6 +65,10 @@ class Routed(NamedTuple):
     memory: Any = None
 
 
+# Names of such arrays that keep their initial values.
+CONSTANT = ("draws",)
+
+
 class LearnedArray(NamedTuple):
     """An array that a routing algorithm learns: its layer declares it and passes it in."""
 

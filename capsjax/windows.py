@@ -73,7 +73,7 @@ def _valid(size: int, window: int, stride: int) -> Axis:
     if size < window:
         raise ValueError(
             f"a window of {window} pixels does not fit into {size} without padding: use larger "
-            "images, a smaller window or padding 'SAME'"
+            "images, a smaller window, or padding 'SAME' where it can be set"
         )
     return Axis(size, window, stride, count=(size - window) // stride + 1, before=0)
 

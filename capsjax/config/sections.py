@@ -13,14 +13,17 @@ def add_compute(model: ConfigDict, *, dtype: str = "float32", votes: bool = Fals
       votes: whether the network can do without held votes.
     """
     compute = model.compute = ConfigDict()
-    # Operand type of convolutions and votes: "float32"; "bfloat16", faster where the machine has
-    # instructions for it; "tf32", on a GPU; or "auto", the fastest. All else is always float32.
+    # Operand type of convolutions, those of decoders included, and of votes by full matrices:
+    # "float32"; "bfloat16", faster where the machine has instructions for it; "tf32", on a GPU; or
+    # "auto", the fastest. All else is always float32, as are votes by matrices of a pose's size.
     compute.dtype = dtype
     # Form of the convolutions: "auto" or a name of `capsjax.kernels.conv.FORMS`, for all of them
-    # or for each by layer name, such as "conv:gathered,primary_caps:fourier".
+    # or for each by layer name, such as "conv:gathered,primary_caps:fourier". An "upsampling"
+    # decoder has none: its convolutions take the one that suits the machine.
     compute.conv = "auto"
     if votes:
         # Whether votes are "held" in memory or "recomputed" where routing needs them, or "auto".
+        # Routing by agreement holds those of convolutions of capsules in any case.
         compute.votes = "auto"
 
 

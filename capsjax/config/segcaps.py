@@ -176,7 +176,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         },
         # Routing only where the resolution changes.
         "r1": {"model.routed": "resized"},
-        # Half of the types and dimensions, a fourteenth of the parameters.
+        # Half of the types and dimensions, a twentieth of the parameters.
         "small": {
             "model.conv.features": 8,
             "model.down_caps.types": (2, 2, 2, 4, 4, 4),

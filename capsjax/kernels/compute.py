@@ -26,9 +26,10 @@ class Compute:
     Attributes:
       dtype: type that the operands of convolutions and votes are rounded to: "float32"; "tf32",
         which is float32 on a machine without such products; "bfloat16"; or "auto", the fastest of
-        them. Parameters, sums, squash, routing logits, decoder and losses are always float32. On an
-        accelerator, results of products that are operands themselves are rounded too, as are the
-        gradients of kernels and matrices, and with "bfloat16" the decoder's products are in TF32.
+        them. Parameters, sums, squash, routing logits, dense decoders, losses and the votes of
+        matrices of a pose's size are always float32. On an accelerator, results of products that
+        are operands themselves are rounded too, as are the gradients of kernels and matrices, and
+        with "bfloat16" the decoder's products are in TF32.
       conv: form of all convolutions, see `capsjax.kernels.conv.conv2d`, or of each by layer name:
         "conv:gathered,primary_caps:fourier". Layers that are not named have "auto".
       votes: "held" in memory for the whole batch; "recomputed" where routing needs them and never

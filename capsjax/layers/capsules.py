@@ -113,9 +113,9 @@ GROUPINGS = {"channels": group_channels, "pixels": group_pixels}
 class DenseCaps(nn.Module):
     """Capsules that are each connected to all capsules below, Capsules -> Capsules (n, j, d).
 
-    The layer sows `votes` (n, i, j, d), `couplings` (n, i, j) and `logits` into the collection
-    "intermediates". A compiled program that does not ask for them, and whose routing recomputes its
-    votes, never holds the votes.
+    The layer sows `votes` (n, i, j, d), `couplings` (n, i, j) and, where votes are held, `logits`
+    into the collection "intermediates". A compiled program that does not ask for them, and whose
+    routing recomputes its votes, never holds the votes.
 
     Attributes:
       num_capsules: number j of upper capsules.
@@ -127,7 +127,6 @@ class DenseCaps(nn.Module):
       shared: whether positions of a grid share their matrices: "none" or "positions".
       coordinates: what is added to votes from each position of a grid; None for nothing.
       kernel_init: specification of `initializers` for the transformation matrices W.
-      eps: as in `safe_norm`, for the activations of the lower capsules.
       compute: how votes are computed.
 
     Raises:
@@ -144,7 +143,6 @@ class DenseCaps(nn.Module):
     shared: str = "none"
     coordinates: Coordinates | None = None
     kernel_init: str = "truncated_normal(0.1)"
-    eps: float = 1e-7
     compute: Compute = Compute()
 
     @nn.compact
@@ -202,7 +200,7 @@ class ConvCaps(nn.Module):
       padding: "VALID" or "SAME".
       windows: "gathered", "summed" or "scrambled".
       over, start: settings of the competition of the children, see `window_competition`.
-      votes, norm, kernel_init, eps, compute: as in `DenseCaps`.
+      votes, norm, kernel_init, compute: as in `DenseCaps`.
 
     Raises:
       ValueError: for capsules without a grid, or a window that is larger than the grid.
@@ -223,7 +221,6 @@ class ConvCaps(nn.Module):
     votes: Votes = FullVotes()
     norm: str = "none"
     kernel_init: str = "unit_votes(1.0)"
-    eps: float = 1e-7
     compute: Compute = Compute()
 
     @nn.compact

@@ -39,7 +39,8 @@ class CapsuleHead(nn.Module):
         None for no norm.
       batch_axis: device axis that a batch is divided over; None for one device.
       primary_init: specification of `initializers` for the convolution.
-      votes, norm, shared, coordinates, kernel_init, eps, compute: as in `DenseCaps`.
+      votes, norm, shared, coordinates, kernel_init, compute: as in `DenseCaps`.
+      eps: as in `PrimaryCaps`, for "length" capsules.
 
     Raises:
       ValueError: at the first call, for features of another shape, or settings that do not fit
@@ -97,7 +98,6 @@ class CapsuleHead(nn.Module):
             shared=self.shared,
             coordinates=self.coordinates,
             kernel_init=self.kernel_init,
-            eps=self.eps,
             compute=self.compute,
             name="class_layer",
         )(make_primary(self._on_a_grid(features), training))

@@ -67,6 +67,10 @@ READOUTS = {
 }
 
 
+# Those that read activations alone.
+OF_ACTIVATIONS = ("activation", "log_activation")
+
+
 def register(name: str, readout: type) -> type:
     """Register a readout for the setting `readout` of networks.
 
@@ -90,7 +94,13 @@ def make_readout(name: str, routing: Any) -> nn.Module:
       routing: the routing algorithm of the class capsules.
 
     Raises:
-      ValueError: for an unknown name (the nearest one is named).
+      ValueError: for an unknown name (the nearest one is named), or one that reads activations
+        where the algorithm makes none.
     """
     name = name_of_readout(name, routing)
+    if name in OF_ACTIVATIONS and getattr(routing, "readout", AUTO) == "linear":
+        raise ValueError(
+            f"{type(routing).__name__} makes no activations, all are 1: model.readout is 'linear' "
+            f"or 'auto' with it, not {name!r}"
+        )
     return registry.look_up({**READOUTS, AUTO: None}, name, "readout (model.readout)")()

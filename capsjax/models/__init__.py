@@ -1,5 +1,6 @@
 """Models, their names, and their construction from a config."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -109,7 +110,6 @@ def make_capsnet(
     The settings of squash are shared by all capsules, and by the routing algorithm if it has them.
     """
     how = Compute(**compute)
-    capsules = {"eps": squash["eps"], "compute": how}
     known = settings_of(routing["name"])
     settings = {key: squash[key] for key in known if key in squash}
     settings.update(settings_in(routing, ROUTING))
@@ -121,9 +121,9 @@ def make_capsnet(
         routing=make_routing(routing["name"], **settings),
         conv={**conv, "compute": how.of_layer("conv")},
         primary_caps={**primary_caps, **squash, "compute": how.of_layer("primary_caps")},
-        class_caps={**class_caps, **capsules},
+        class_caps={**class_caps, "compute": how},
         decoder=dict(decoder) if use_decoder else None,
-        conv_caps=tuple({**layer, **capsules} for layer in layers),
+        conv_caps=tuple({**layer, "compute": how} for layer in layers),
         readout=readout,
         task=task,
     )
@@ -189,6 +189,14 @@ def make_model(name: str, image_shape: tuple[int, int, int], num_classes: int, *
     """Make the model of a given name, for images of a given shape.
 
     Raises:
-      ValueError: for an unknown name (the nearest one is named).
+      ValueError: for an unknown name (the nearest one is named), or settings of another network.
     """
-    return look_up(MODELS, name, "model")(image_shape, num_classes, **settings)
+    make = look_up(MODELS, name, "model")
+    try:
+        inspect.signature(make).bind(image_shape, num_classes, **settings)
+    except TypeError as error:
+        raise ValueError(
+            f"the fields of model in this config are not those of model.name={name} ({error}): "
+            "start from a config of that network (capsjax list names them)"
+        ) from None
+    return make(image_shape, num_classes, **settings)

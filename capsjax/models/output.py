@@ -30,8 +30,9 @@ def look_inside(model, variables: dict, *arguments: Any) -> tuple[Output, dict[s
       *arguments: images, and labels to reconstruct.
 
     Returns:
-      The output, and by layer name `votes` (n, i, j, d), `couplings` (n, i, j) and `logits`, with
-      an axis o before i in a convolution; `poses` of primary capsules. Empty without capsules.
+      The output, and by layer name `votes` (n, i, j, d), `couplings` (n, i, j) and, where there are
+      any and votes are held, `logits`, with an axis o before i in a convolution, or rows and
+      columns in one of SegCaps; `poses` of primary capsules. Empty without capsules.
       Where a model makes several crops of an image, they are those of the central one.
     """
     output, changed = model.apply(variables, *arguments, mutable=["intermediates"])

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from capsjax.kernels.compute import Compute
 from capsjax.kernels.conv import border_of_transposed
 from capsjax.layers import Conv, LocalConvCaps, LocalDeconvCaps, PixelDecoder
-from capsjax.layers.readout import make_readout
+from capsjax.layers.readout import make_readout, name_of_readout
 from capsjax.models.decoding import check_decoder
 from capsjax.models.images import check_images
 from capsjax.models.maps import check_map_task, with_background
@@ -160,6 +160,7 @@ class SegCaps(nn.Module):
     def _check_layers(self) -> None:
         check_map_task(self.task, self.num_classes, "segcaps")
         look_up(dict.fromkeys(ROUTED), self.routed, "choice of routed layers (model.routed)")
+        self._check_readout()
         strides = [layer["stride"] for layer in self.down_caps if layer["stride"] > 1]
         back = [layer["stride"] for layer in reversed(self.up_caps)]
         if strides != back or len(self.merge_caps) != len(back) - 1:
@@ -176,6 +177,21 @@ class SegCaps(nn.Module):
                     f"capsules of {layer['pose_size']} dimensions (model.up_caps.pose_size) join "
                     f"those of {pose_size} of the same size on the way down: they are equal"
                 )
+
+    def _check_readout(self) -> None:
+        """Check that scores are from 0 to 1, so that the background has the rest."""
+        name = name_of_readout(self.readout, self.routing)
+        if getattr(self.routing, "readout", "") == "linear":
+            raise ValueError(
+                f"{type(self.routing).__name__} makes poses of one length and no activations, and "
+                "the scores of segcaps are one of the two: use another algorithm "
+                "(model.routing.name)"
+            )
+        if name not in ("activation", "length"):
+            raise ValueError(
+                "the scores of segcaps are from 0 to 1: model.readout is 'length', 'activation' or "
+                f"'auto', not {self.readout!r}"
+            )
 
     def _convolutions(self, batch_size: int) -> Iterator[tuple[str, Mapping, tuple, tuple, int]]:
         """Yield name, settings, padded images, kernel and stride of each convolution, in order."""

@@ -12,7 +12,7 @@ from capsjax.layers import ConvCaps, DenseCaps
 from capsjax.layers.capsule_norm import CapsuleNorm
 from capsjax.layers.normed_conv import Convolution, forms_of
 from capsjax.layers.plain import PlainNet
-from capsjax.layers.readout import make_readout
+from capsjax.layers.readout import OF_ACTIVATIONS, make_readout, name_of_readout
 from capsjax.layers.residual import ResidualNet
 from capsjax.layers.sigmoid_caps import SigmoidCaps
 from capsjax.models.images import check_images
@@ -24,7 +24,6 @@ from capsjax.tasks import Task
 
 # Settings of the kernels of primary capsules.
 KERNEL = {"kernel_size": 3, "stride": 1, "padding": "SAME"}
-READ_ACTIVATIONS = ("activation", "log_activation")
 
 
 class SelfRoutingCapsNet(nn.Module):
@@ -218,7 +217,8 @@ def check_readout(readout: str, routing: Routing, pose_size: int) -> None:
     Raises:
       ValueError: for a readout of poses that are not there, or of activations that are all equal.
     """
-    reads_activations = readout in READ_ACTIVATIONS
+    readout = name_of_readout(readout, routing)
+    reads_activations = readout in OF_ACTIVATIONS
     held = isinstance(routing, SelfRouting) and routing.uniform
     remedy = "give class capsules poses (model.class_caps.pose_size=16) and model.readout=linear"
     if held and reads_activations:

@@ -9,7 +9,7 @@ Whatever else a layer knows is passed by keyword if the algorithm takes it: `com
 `parent_mask`, `logits`, `u` (the lower poses), `key` (for random numbers) and `memory`.
 
 An algorithm that can do without held votes also has a method `route_poses(u, W, learned, dtype)`,
-which returns the same as the call with `predict_votes(u, W, dtype)`, up to rounding.
+which returns the same as the call with `predict_votes(u, W, dtype)`, up to rounding, but no logits.
 """
 
 import dataclasses

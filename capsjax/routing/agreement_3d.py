@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from jaxtyping import Array, Float, Int
 
 from capsjax.notation import LearnedArray, Routed
-from capsjax.ops import EpsPlacement
+from capsjax.ops import EpsPlacement, SquashName
 from capsjax.rounds import settle_rounds
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import Gradient, dynamic_routing, learned_bias
@@ -21,6 +21,7 @@ def agreement_3d_routing(
     max_iterations: int | None = None,
     eps: float = 1e-7,
     eps_at: EpsPlacement = "root",
+    squash: SquashName = "rational",
     competition: Competition = DENSE,
     mask: Float[Array, "*batch i"] | None = None,
     parent_mask: Float[Array, "*batch j"] | None = None,
@@ -43,7 +44,7 @@ def agreement_3d_routing(
       votes: prediction vectors û, (..., o, i, j, d), or (..., i, j, d) for a single position.
       num_iterations: rounds r, at least 1.
       bias: added to the weighted sum in every round, (j, d).
-      gradient, max_iterations, eps, eps_at: as in `dynamic_routing`.
+      gradient, max_iterations, eps, eps_at, squash: as in `dynamic_routing`.
       competition: over "all" positions and types, with a row of children for each position; without
         children there is a single position.
       mask, parent_mask: as in `dynamic_routing`.
@@ -76,6 +77,7 @@ def agreement_3d_routing(
         max_iterations=max_iterations,
         eps=eps,
         eps_at=eps_at,
+        squash=squash,
         competition=competition,
         mask=mask,
         parent_mask=parent_mask,
@@ -87,7 +89,7 @@ class Agreement3DRouting:
     """`agreement_3d_routing` as a value: its settings, and the bias that it learns.
 
     Attributes:
-      num_iterations, gradient, max_iterations, eps, eps_at: as in `agreement_3d_routing`.
+      num_iterations, gradient, max_iterations, eps, eps_at, squash: as in `agreement_3d_routing`.
       use_bias: learn a bias (j, d) that is added to the weighted sum in every round.
       bias_init: its initial value, or a specification of `initializers`.
     """
@@ -99,6 +101,7 @@ class Agreement3DRouting:
     bias_init: float | str = 0.1
     eps: float = 1e-7
     eps_at: EpsPlacement = "root"
+    squash: SquashName = "rational"
 
     # Settings that may be data of a compiled program, and so differ within a population.
     TRACED = ("num_iterations",)
@@ -128,6 +131,7 @@ class Agreement3DRouting:
             max_iterations=self.max_iterations,
             eps=self.eps,
             eps_at=self.eps_at,
+            squash=self.squash,
             competition=competition,
             mask=mask,
             parent_mask=parent_mask,

@@ -110,8 +110,10 @@ class HeinsenRouting:
             return heinsen_2019_routing(votes, activations, *betas, **settings)
         if u is None:
             raise ValueError(
-                "version 2022 of heinsen routing needs the lower poses u, which windows='summed' "
-                "does not have: use windows='gathered' or version 2019"
+                "version 2022 of heinsen routing needs the lower poses u, which layers whose votes "
+                "are a convolution (DeepCaps, SegCaps, windows='summed') do not have: use version "
+                "2019 (model.routing.heinsen.version) or windows='gathered' where there is such a "
+                "field"
             )
         count = jnp.sum(find_present(votes, competition, mask), axis=-1, dtype=u.dtype)
         scale = lax.rsqrt(jnp.maximum(count, 1.0))

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from capsjax.notation import LearnedArray, Routed
-from capsjax.ops import EpsPlacement
+from capsjax.ops import EpsPlacement, SquashName
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import dynamic_routing, learned_bias
 from capsjax.routing.parts import add_leading_axes
@@ -22,6 +22,7 @@ def random_routing(
     bias: Float[Array, "j d"] | None = None,
     eps: float = 1e-7,
     eps_at: EpsPlacement = "root",
+    squash: SquashName = "rational",
     competition: Competition = DENSE,
     mask: Float[Array, "*batch i"] | None = None,
     parent_mask: Float[Array, "*batch j"] | None = None,
@@ -37,7 +38,7 @@ def random_routing(
       votes: prediction vectors û, (..., i, j, d).
       draws: standard normal numbers, (i, j), the same for all images, and for all positions of a
         convolution.
-      bias, eps, eps_at, competition, mask, parent_mask: as in `dynamic_routing`.
+      bias, eps, eps_at, squash, competition, mask, parent_mask: as in `dynamic_routing`.
 
     Returns:
       Routed(v, a, c, logits): as `dynamic_routing`; the logits are the draws.
@@ -53,6 +54,7 @@ def random_routing(
         bias=bias,
         eps=eps,
         eps_at=eps_at,
+        squash=squash,
         competition=competition,
         mask=mask,
         parent_mask=parent_mask,
@@ -65,16 +67,17 @@ class RandomRouting:
     """`random_routing` as a value: its settings, its draws, and the bias that it learns.
 
     The draws are an array of the layer like those that are learned, so that each layer and each
-    seed has its own and a checkpoint contains them, but their gradient is 0.
+    seed has its own and a checkpoint contains them, but training leaves them as they are.
 
     Attributes:
-      use_bias, bias_init, eps, eps_at: as in `DynamicRouting`.
+      use_bias, bias_init, eps, eps_at, squash: as in `DynamicRouting`.
     """
 
     use_bias: bool = False
     bias_init: float | str = 0.1
     eps: float = 1e-7
     eps_at: EpsPlacement = "root"
+    squash: SquashName = "rational"
 
     def learned_arrays(self, i: int, j: int, p: int, d: int) -> dict[str, LearnedArray]:
         draws = LearnedArray((i, j), jax.nn.initializers.normal(1.0))
@@ -97,6 +100,7 @@ class RandomRouting:
             bias=learned.get("bias"),
             eps=self.eps,
             eps_at=self.eps_at,
+            squash=self.squash,
             competition=competition,
             mask=mask,
             parent_mask=parent_mask,

@@ -101,8 +101,9 @@ class SelfRouting:
     ) -> Routed:
         if u is None:
             raise ValueError(
-                "self-routing needs the lower poses u, which windows='summed' does not have: "
-                "use windows='gathered'"
+                "self-routing needs the lower poses u, which layers whose votes are a convolution "
+                "(DeepCaps, SegCaps, windows='summed') do not have: use another algorithm, "
+                "or windows='gathered' where there is such a field"
             )
         if self.uniform:
             i, j = votes.shape[-3:-1]

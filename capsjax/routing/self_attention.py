@@ -109,8 +109,9 @@ class SelfAttentionRouting:
         del activations  # a vote's length already carries the activation of its capsule
         if self.scale_by == "lower" and u is None:
             raise ValueError(
-                "scale_by='lower' needs the lower poses u, which windows='summed' does not have: "
-                "use scale_by='upper' or windows='gathered'"
+                "scale_by='lower' needs the lower poses u, which layers whose votes are a "
+                "convolution (DeepCaps, SegCaps, windows='summed') do not have: use "
+                "scale_by='upper', or windows='gathered' where there is such a field"
             )
         return self_attention_routing(
             votes,

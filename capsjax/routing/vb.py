@@ -130,6 +130,8 @@ def vb_routing(
         mass = jnp.sum(w, axis=-1)
         alpha, kappa, nu = alpha_0 + mass, kappa_0 + mass, d + nu_above_d + mass
         mean = (kappa_0 * m_0 + weighted_sum(w, votes)) / kappa[..., None]
+        # A parent that takes no part has no share of the weights.
+        taking_part = alpha if parent_mask is None else jnp.where(parent_mask > 0, alpha, 0.0)
         # The prior is one more child, which votes for its mean.
         log_det, whitening = form.invert(w, votes, mean, kappa_0, mean - m_0, 1 / psi_0)
         degrees = 0.5 * (nu[..., None] - jnp.expand_dims(jnp.arange(d), range(nu.ndim)))
@@ -137,7 +139,7 @@ def vb_routing(
             mean,
             kappa,
             nu,
-            digamma(alpha) - digamma(jnp.sum(alpha, axis=-1, keepdims=True)),
+            digamma(alpha) - digamma(jnp.sum(taking_part, axis=-1, keepdims=True)),
             jnp.sum(digamma(degrees), axis=-1) + d * math.log(2) + log_det,
             whitening,
         )

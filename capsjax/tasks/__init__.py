@@ -69,9 +69,10 @@ def check_labels(
     wanted = tuple(task.shape_of_labels(image_shape, num_classes))
     if labels[1:] != wanted:
         fitting = {1: "classification", 2: "multilabel", 3: "segmentation"}[len(labels)]
+        network = ", with a network of maps (--config=segcaps or unet)" * (len(labels) == 3)
         raise ValueError(
             f"{type(task).__name__} has a label of shape {wanted} for each image, and the data "
-            f"have {labels[1:]}: --config.task.name={fitting}"
+            f"have {labels[1:]}: --config.task.name={fitting}{network}"
         )
 
 

@@ -70,10 +70,17 @@ class Objective(NamedTuple):
             evaluation, for what they end with: the losses of two steps then compare.
 
         Raises:
-          ValueError: for an unknown loss (the nearest one is named).
+          ValueError: for an unknown loss (the nearest one is named), or scores of a map where the
+            task has one class for each image, or the reverse.
         """
         num_classes = output.scores.shape[-1]
         targets = self.task.targets(labels, num_classes)
+        if targets.shape != output.scores.shape:
+            raise ValueError(
+                f"the scores of this network have the shape {output.scores.shape}, and what "
+                f"{type(self.task).__name__} compares them with {targets.shape}: maps of labels "
+                "need a network of maps (--config=segcaps or unet), other labels another one"
+            )
         # A loss over classes takes the pixels of a map as examples.
         flat = output._replace(scores=output.scores.reshape(-1, num_classes))
         targets = targets.reshape(-1, num_classes)

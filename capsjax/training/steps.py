@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from capsjax.data.augment import Augmentation
 from capsjax.metrics import Sums, add_means, zero_sums
-from capsjax.notation import PRNGKey
+from capsjax.notation import CONSTANT, PRNGKey
 from capsjax.training.division import check_divides, mean_over_devices, on_every_device, share
 from capsjax.training.objective import Objective
 
@@ -211,6 +211,7 @@ def make_train_steps(
     def one_step(state: TrainState, *batch: Array) -> tuple[TrainState, Health]:
         (loss, (parts, metrics, statistics)), gradient = gradient_of(state, *batch)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        updates = jax.tree_util.tree_map_with_path(_without_constants, updates)
         norm = optax.tree.norm(gradient)
         means = {"loss": loss, **parts, **metrics, "gradient_norm": norm}
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -256,6 +257,11 @@ def make_train_steps(
         return state, health._replace(parameter_norm=norm)
 
     return on_every_device(train_steps, mesh) if several else train_steps
+
+
+def _without_constants(path: tuple, update: Array) -> Array:
+    """Return no update of an array that keeps its initial values: a decay of weights makes one."""
+    return jnp.zeros_like(update) if path[-1].key in CONSTANT else update
 
 
 def _over_devices(model: nn.Module, mesh: Mesh) -> nn.Module:

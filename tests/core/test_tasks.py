@@ -54,6 +54,19 @@ def test_a_map_is_as_correct_as_its_pixels():
     assert task.shape_of_labels((28, 30, 1), 3) == (28, 30)
 
 
+@pytest.mark.parametrize(
+    ("task", "scores", "labels"),
+    [
+        (tasks.Segmentation(), jnp.ones((1, 3)), jnp.zeros((1, 2, 2), int)),
+        (tasks.Classification(), jnp.ones((1, 2, 2, 3)), jnp.zeros(1, int)),
+    ],
+)
+def test_maps_need_a_network_of_maps(task, scores, labels):
+    objective = Objective({"cross_entropy": {}}, {"cross_entropy": 1.0}, task)
+    with pytest.raises(ValueError, match=r"need a network of maps \(--config=segcaps or unet\)"):
+        objective.parts(Output(scores), jnp.zeros((1, 2, 2, 1)), labels)
+
+
 def test_losses_take_the_targets_of_the_task():
     objective = Objective({"margin": {}}, {"margin": 1.0}, tasks.MultiLabel())
     output = Output(jnp.array([[0.9, 0.9, 0.1]]))

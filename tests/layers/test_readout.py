@@ -43,6 +43,12 @@ def test_auto_is_that_of_the_algorithm():
     assert type(make_readout("auto", Native())) is type(make_readout("linear", None))
 
 
+@pytest.mark.parametrize("name", ["activation", "log_activation"])
+def test_activations_that_are_all_one_are_not_read(name):
+    with pytest.raises(ValueError, match=f"makes no activations.*'linear' or 'auto'.*'{name}'"):
+        make_readout(name, ROUTING["inverted_attention"]())
+
+
 @pytest.mark.ci
 @pytest.mark.parametrize("name", ROUTING)
 def test_an_algorithm_without_activations_is_read_by_its_poses(name):

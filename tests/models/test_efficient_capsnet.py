@@ -144,6 +144,13 @@ def test_couplings_are_those_of_the_numpy_network_and_sum_to_one_without_the_bia
     chex.assert_shape(inside["primary_layer"]["poses"], (3, 2, 1, 2, 4))
 
 
+@pytest.mark.parametrize("name", ["agreement_3d", "dynamic", "random", "uniform"])
+def test_every_algorithm_with_a_squash_has_that_of_the_network(name):
+    config = make_config("efficient_capsnet")
+    config.model.routing.name = name
+    assert build(config, (28, 28, 1), 10, 100).model.routing.squash == "exponential"
+
+
 def test_the_control_has_couplings_of_one_over_j_and_the_same_squash():
     model, variables, _ = tiny("uniform")
     assert model.routing.squash == "exponential"

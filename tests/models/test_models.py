@@ -117,6 +117,13 @@ def test_every_model_and_preset_is_in_the_table():
     assert set(FAMILIES["convnet"].presets) <= set(CONVNETS)
 
 
+def test_a_model_of_another_config_is_named():
+    config = make_config()
+    config.model.name = "deepcaps"
+    with pytest.raises(ValueError, match=r"not those of model.name=deepcaps \(.*'stem'\): start"):
+        model_of(config)
+
+
 def test_unknown_model_names_the_nearest():
     config = make_config()
     config.model.name = "capsnett"

@@ -174,6 +174,9 @@ def test_one_step_changes_every_parameter(routing):
         ({"model.up_caps.stride": 3}, r"strides are \[2\] and, backwards, \[3\]"),
         ({"model.merge_caps.types": (2,), "model.merge_caps.pose_size": (2,)}, "goes back what"),
         ({"model.up_caps.pose_size": (3,)}, "3 dimensions .* join those of 2 of the same size"),
+        ({"model.readout": "linear"}, "'length', 'activation' or 'auto', not 'linear'"),
+        ({"model.routing.name": "inverted_attention"}, "one length and no activations.*another al"),
+        ({"model.routing.name": "self"}, "votes are a convolution .*use another algorithm"),
         ({"model.routed": "some"}, "unknown choice of routed layers .* 'some'; known: all, res"),
     ],
 )

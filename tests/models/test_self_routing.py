@@ -318,6 +318,11 @@ def test_the_control_has_uniform_couplings_and_learns_none():
     ("kind", "changes", "message"),
     [
         ("published", {"model__routing__self__uniform": True}, "all classes are equal: give class"),
+        (
+            "poses",
+            {"model__readout": "auto", "model__routing__self__uniform": True},
+            "all classes are equal: give class",
+        ),
         ("published", {"model__readout": "linear"}, "linear reads poses, .*pose_size is 0: give"),
         ("published", {"model__routing__name": "dynamic"}, "DynamicRouting makes .*'self'"),
         ("published", {"model__backbone__name": "plan"}, "unknown backbone .*mean 'plain'"),
@@ -329,6 +334,12 @@ def test_settings_that_do_not_work(kind, changes, message):
     config = tiny_config(kind, **changes)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda: build(config, TINY, CLASSES, 4).init_state(0))
+
+
+def test_auto_reads_the_activations_of_self_routing():
+    model = build(tiny_config("published", model__readout="auto"), TINY, CLASSES, 4).model
+    output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), some_images(2))
+    chex.assert_shape(output.scores, (2, CLASSES))
 
 
 @pytest.mark.parametrize(("name", "over"), [("dynamic", "types"), ("em", "all")])

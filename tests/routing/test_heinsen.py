@@ -350,7 +350,7 @@ def test_both_versions_run_in_layers_and_what_does_not_work_is_named():
         dense = DenseCaps(5, 1, routing)
         (classes, _), _ = jax.jit(dense.init_with_output)(KEY, above)
         chex.assert_tree_all_finite((above, classes))
-    with pytest.raises(ValueError, match="use windows='gathered'"):
+    with pytest.raises(ValueError, match="or windows='gathered'"):
         ConvCaps(3, 4, routing, windows="summed").init(KEY, below)
     with pytest.raises((ValueError, TypeError)):
         make_routing("heinsen", version=2020)

@@ -96,6 +96,14 @@ def test_a_masked_parent_gets_no_vote(route):
     np.testing.assert_allclose(routed.c.sum(-1), 1.0, rtol=1e-5)
 
 
+def test_a_masked_parent_is_not_there(any_route):
+    there = jnp.array([0, 2])
+    masked = any_route(VOTES, A, parent_mask=jnp.array([[1.0, 0.0, 1.0]] * N))
+    expected = any_route(VOTES[:, :, there], A, [beta[there] for beta in BETAS])
+    got = (masked.v[:, there], masked.a[:, there], masked.c[:, :, there])
+    close(got, (expected.v, expected.a, expected.c))
+
+
 def test_equal_votes_and_offsets_leave_parents_equal(route):
     votes = jnp.broadcast_to(VOTES[:, :, :1], VOTES.shape)
     routed = route(votes, A, [jnp.ones(UPPER)] * 2)

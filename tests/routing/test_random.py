@@ -44,6 +44,18 @@ def test_by_hand():
     np.testing.assert_allclose(routed.v, [[0.9], [0.5]], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "lengths"),
+    # s = (3, 1), and (2, 2) for equal couplings; the squash of s is 1 - exp(-s).
+    [("random", {}, (3.0, 1.0)), ("agreement_3d", {"num_iterations": 1}, (2.0, 2.0))],
+)
+def test_the_exponential_squash_by_hand(name, settings, lengths):
+    routing = make_routing(name, squash="exponential", **settings)
+    learned = {"draws": jnp.log(jnp.array([[3.0, 1.0]]))}
+    routed = routing(jnp.array([[[4.0], [4.0]]]), jnp.ones(1), learned)
+    np.testing.assert_allclose(routed.a, -np.expm1(-np.array(lengths)), rtol=1e-5)
+
+
 def capsules(n=2):
     poses = jnp.asarray(normal(0, n, 4, 4, 2, 3), jnp.float32)
     return Capsules(poses, safe_norm(poses))

@@ -137,5 +137,5 @@ def test_the_control_holds_couplings_where_they_start():
 def test_summed_windows_are_refused_with_the_remedy():
     below = Capsules(jnp.ones((2, 4, 4, 2, 3)), jnp.ones((2, 4, 4, 2)))
     layer = ConvCaps(3, 4, make_routing("self"), windows="summed")
-    with pytest.raises(ValueError, match="use windows='gathered'"):
+    with pytest.raises(ValueError, match="or windows='gathered'"):
         layer.init(jax.random.key(0), below)

@@ -47,6 +47,20 @@ def test_seeds_give_different_parameters_and_equal_seeds_equal_ones(setting):
     assert not np.array_equal(first["class_layer"]["W"], second["class_layer"]["W"])
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_couplings_that_were_drawn_stay_whatever_decays(optimizer):
+    decay = {"optimizer__weight_decay": 0.1}
+    if optimizer == "adamw":
+        decay = {"optimizer__arguments": "weight_decay=0.1"}
+    setting = Setting(
+        tiny_config(model__routing__name="random", optimizer__name=optimizer, **decay)
+    )
+    before = setting.start().params["class_layer"]
+    after = setting.run(setting.start(), 3).params["class_layer"]
+    np.testing.assert_array_equal(after["draws"], before["draws"])
+    assert np.all(np.array(after["W"]) != before["W"])
+
+
 @pytest.mark.ci
 def test_training_differs_with_the_seed_of_the_data_order():
     first, second = Setting(tiny_config()), Setting(tiny_config(seed=1))
