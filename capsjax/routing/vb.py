@@ -130,7 +130,6 @@ def vb_routing(
         mass = jnp.sum(w, axis=-1)
         alpha, kappa, nu = alpha_0 + mass, kappa_0 + mass, d + nu_above_d + mass
         mean = (kappa_0 * m_0 + weighted_sum(w, votes)) / kappa[..., None]
-        # A parent that takes no part has no share of the weights.
         taking_part = alpha if parent_mask is None else jnp.where(parent_mask > 0, alpha, 0.0)
         # The prior is one more child, which votes for its mean.
         log_det, whitening = form.invert(w, votes, mean, kappa_0, mean - m_0, 1 / psi_0)
