@@ -261,7 +261,7 @@ def make_train_steps(
 
 def _without_constants(path: tuple, update: Array) -> Array:
     """Return no update of an array that keeps its initial values: a decay of weights makes one."""
-    return jnp.zeros_like(update) if path[-1].key in CONSTANT else update
+    return jnp.zeros_like(update) if getattr(path[-1], "key", "") in CONSTANT else update
 
 
 def _over_devices(model: nn.Module, mesh: Mesh) -> nn.Module:
