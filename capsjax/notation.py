@@ -65,12 +65,12 @@ class Routed(NamedTuple):
     memory: Any = None
 
 
-# Names of such arrays that keep their initial values.
-CONSTANT = ("draws",)
-
-
 class LearnedArray(NamedTuple):
     """An array that a routing algorithm learns: its layer declares it and passes it in."""
 
     shape: tuple[int, ...]
     init: Initializer
+
+
+# Names of arrays of routing algorithms that keep their initial values.
+CONSTANT = ("draws",)

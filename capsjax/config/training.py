@@ -143,8 +143,8 @@ def add_training_fields(config: ConfigDict) -> None:
     # Parameters evaluated on the test set, once, at the end: those of the "last" step, or the
     # "best" on the validation part.
     config.selection = "last"
-    # What the best parameters are best by: "loss", "accuracy", or "dice" for maps of labels. Of
-    # equal ones the first count.
+    # What the best parameters are best by: "loss", "accuracy", or "dice" for maps of labels. The
+    # first of equal ones counts.
     config.selection_metric = "loss"
 
     checkpoint = config.checkpoint = ConfigDict()

@@ -180,13 +180,13 @@ class SegCaps(nn.Module):
 
     def _check_readout(self) -> None:
         """Check that scores are from 0 to 1, so that the background has the rest."""
-        name = name_of_readout(self.readout, self.routing)
         if getattr(self.routing, "readout", "") == "linear":
             raise ValueError(
                 f"{type(self.routing).__name__} makes poses of one length and no activations, and "
                 "the scores of segcaps are one of the two: use another algorithm "
                 "(model.routing.name)"
             )
+        name = name_of_readout(self.readout, self.routing)
         if name not in ("activation", "length"):
             raise ValueError(
                 "the scores of segcaps are from 0 to 1: model.readout is 'length', 'activation' or "

@@ -19,7 +19,7 @@ from capsjax.routing.heinsen_2022 import (
     heinsen_2022_routing,
     input_activations,
 )
-from capsjax.routing.parts import add_leading_axes, find_present
+from capsjax.routing.parts import add_leading_axes, find_present, require_lower_poses
 
 Version = Literal[2019, 2022]
 
@@ -108,13 +108,8 @@ class HeinsenRouting:
             votes = votes + add_leading_axes(learned["vote_bias"], votes.ndim)
             betas = learned["beta_use"], learned["beta_ignore"]
             return heinsen_2019_routing(votes, activations, *betas, **settings)
-        if u is None:
-            raise ValueError(
-                "version 2022 of heinsen routing needs the lower poses u, which layers whose votes "
-                "are a convolution (DeepCaps, SegCaps, windows='summed') do not have: use version "
-                "2019 (model.routing.heinsen.version) or windows='gathered' where there is such a "
-                "field"
-            )
+        version_2019 = "version 2019 (model.routing.heinsen.version)"
+        require_lower_poses(u, "version 2022 of heinsen routing", version_2019)
         count = jnp.sum(find_present(votes, competition, mask), axis=-1, dtype=u.dtype)
         scale = lax.rsqrt(jnp.maximum(count, 1.0))
         scaled = u * scale[..., None, None]

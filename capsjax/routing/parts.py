@@ -36,6 +36,22 @@ def find_present(
     return present if mask is None else present & (mask > 0)
 
 
+def require_lower_poses(u: Float[Array, "*batch i p"] | None, needed_by: str, instead: str) -> None:
+    """Raise ValueError where a layer does not pass the lower poses.
+
+    Args:
+      u: the lower poses, or None.
+      needed_by: the algorithm or the setting that needs them.
+      instead: what can be used in such a layer.
+    """
+    if u is None:
+        raise ValueError(
+            f"{needed_by} needs the lower poses u, which layers whose votes are a convolution "
+            f"(DeepCaps, SegCaps, windows='summed') do not have: use {instead}, or "
+            "windows='gathered' where there is such a field"
+        )
+
+
 def refine_couplings(
     find_logits: Callable[[Array], Array],
     votes: Float[Array, "*batch i j d"],

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from capsjax.notation import LearnedArray, Routed
 from capsjax.routing.competition import DENSE, Competition
-from capsjax.routing.parts import add_leading_axes, find_present
+from capsjax.routing.parts import add_leading_axes, find_present, require_lower_poses
 
 # A sum of activations below this counts as none: its reciprocal, squared in the gradient, would
 # leave single precision.
@@ -99,12 +99,7 @@ class SelfRouting:
         mask: Float[Array, "*batch i"] | None = None,
         parent_mask: Float[Array, "*batch j"] | None = None,
     ) -> Routed:
-        if u is None:
-            raise ValueError(
-                "self-routing needs the lower poses u, which layers whose votes are a convolution "
-                "(DeepCaps, SegCaps, windows='summed') do not have: use another algorithm, "
-                "or windows='gathered' where there is such a field"
-            )
+        require_lower_poses(u, "self-routing", "another algorithm")
         if self.uniform:
             i, j = votes.shape[-3:-1]
             learned = {"W_r": jnp.zeros((i, j, u.shape[-1])), "b_r": jnp.zeros((i, j))}

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import exponential_squash, safe_norm
 from capsjax.routing.competition import DENSE, Competition
-from capsjax.routing.parts import add_leading_axes, find_present
+from capsjax.routing.parts import add_leading_axes, find_present, require_lower_poses
 
 
 def self_attention_routing(
@@ -107,12 +107,8 @@ class SelfAttentionRouting:
         parent_mask: Float[Array, "*batch j"] | None = None,
     ) -> Routed:
         del activations  # a vote's length already carries the activation of its capsule
-        if self.scale_by == "lower" and u is None:
-            raise ValueError(
-                "scale_by='lower' needs the lower poses u, which layers whose votes are a "
-                "convolution (DeepCaps, SegCaps, windows='summed') do not have: use "
-                "scale_by='upper', or windows='gathered' where there is such a field"
-            )
+        if self.scale_by == "lower":
+            require_lower_poses(u, "scale_by='lower'", "scale_by='upper'")
         return self_attention_routing(
             votes,
             learned.get("bias"),

@@ -11,10 +11,11 @@ from capsjax.tasks import TASKS
 
 def check_selection(config: ConfigDict) -> None:
     """Raise ValueError for a selection that cannot be made; the message names the remedy."""
-    _check_name(("last", "best"), config.selection, "selection")
+    look_up(dict.fromkeys(("last", "best")), config.selection, "selection")
     task = look_up(TASKS, config.task.name, "task (task.name)")
     metrics = ("loss", "accuracy", *getattr(task, "MEASURES", ()))
-    _check_name(metrics, config.selection_metric, f"selection_metric for {config.task.name}")
+    kind = f"selection_metric for {config.task.name}"
+    look_up(dict.fromkeys(metrics), config.selection_metric, kind)
     if config.selection == "best" and config.data.validation_size == 0:
         raise ValueError("selection 'best' needs validation data: data.validation_size above 0")
 
@@ -32,7 +33,3 @@ def describe_selection(fields: Mapping[str, Any] | ConfigDict) -> str:
     if fields["selection"] != "best" or metric == "loss":
         return fields["selection"]
     return f"best {metric}"
-
-
-def _check_name(known: tuple[str, ...], name: str, kind: str) -> None:
-    look_up(dict.fromkeys(known), name, kind)

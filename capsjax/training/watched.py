@@ -41,7 +41,8 @@ def watched(metrics: Mapping[str, float]) -> Watched:
     >>> watched({"loss": 0.25}).cost, watched({"loss": 0.25, "dice": 0.75}).cost
     (0.25, -0.75)
     """
-    return _of(metrics, "dice" if "dice" in metrics else "loss")
+    name = "dice" if "dice" in metrics else "loss"
+    return Watched(name, metrics[name])
 
 
 def selecting(metrics: Mapping[str, float], name: str) -> Watched:
@@ -57,8 +58,4 @@ def selecting(metrics: Mapping[str, float], name: str) -> Watched:
     >>> selecting({"loss": 0.25, "accuracy": 0.5}, "accuracy")
     Watched(name='accuracy', value=0.5)
     """
-    return _of(metrics, name) if math.isfinite(metrics["loss"]) else Watched(name, math.nan)
-
-
-def _of(metrics: Mapping[str, float], name: str) -> Watched:
-    return Watched(name, metrics[name])
+    return Watched(name, metrics[name] if math.isfinite(metrics["loss"]) else math.nan)
