@@ -126,7 +126,7 @@ def spread_margin(
     schedule: str = "linear",
     margin_start: float | Array = 0.2,
     margin_end: float | Array = 0.9,
-    margin_steps: int = 20_000,
+    margin_steps: int | Int[Array, ""] = 20_000,
 ) -> float | Array:
     """Compute the margin of the spread loss at a step of training.
 

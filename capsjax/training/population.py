@@ -20,8 +20,8 @@ from capsjax.registry import look_up
 from capsjax.training.build import Built, build, build_evaluate, build_train_steps
 from capsjax.training.steps import TrainState
 
-# Fields of a config that may be data of a compiled program, and their types there. The named
-# components add those that they list as `TRACED`.
+# Fields of a config that may be data of a compiled program, and their types there. The weights of
+# all losses are too, and the named components add those that they list as `TRACED`.
 NUMBERS = {
     "seed": np.int32,
     "augment.brightness": np.float32,
@@ -34,11 +34,12 @@ NUMBERS = {
     "augment.scale": np.float32,
     "schedule.learning_rate": np.float32,
     "schedule.floor": np.float32,
-    "loss_weights.margin": np.float32,
-    "loss_weights.reconstruction": np.float32,
     "margin_loss.m_plus": np.float32,
     "margin_loss.m_minus": np.float32,
     "margin_loss.down_weight": np.float32,
+    "spread_loss.margin_start": np.float32,
+    "spread_loss.margin_end": np.float32,
+    "spread_loss.margin_steps": np.int32,
 }
 OF_PYTHON = {int: np.int32, float: np.float32}
 
@@ -83,7 +84,8 @@ def numbers_in(fields: Mapping[str, Any]) -> dict[str, type]:
       fields: the resolved config, flat.
     """
     of_components = {name: OF_PYTHON[kind] for name, kind in traced_numbers(fields).items()}
-    known = {**NUMBERS, **of_components}
+    of_losses = {name: np.float32 for name in fields if name.startswith("loss_weights.")}
+    known = {**NUMBERS, **of_losses, **of_components}
     return {name: kind for name, kind in known.items() if name in fields}
 
 

@@ -41,11 +41,22 @@ OTHERS = {
     "schedule__floor": 0.0035,
     "loss_weights__margin": 0.7,
     "loss_weights__reconstruction": 0.001,
+    "loss_weights__spread": 0.4,
     "margin_loss__m_plus": 0.8,
     "margin_loss__m_minus": 0.2,
     "margin_loss__down_weight": 0.3,
+    "spread_loss__margin_start": 0.3,
+    "spread_loss__margin_end": 0.8,
+    "spread_loss__margin_steps": 5,
     "model__routing__dynamic__num_iterations": 1,
 }
+
+
+def config_of_all(**overrides):
+    """A config that has all of these numbers: with the spread loss beside the margin loss."""
+    of_spread = {"margin_start": 0.2, "margin_end": 0.9, "margin_steps": 4}
+    overrides = {"loss_weights__spread": 0.1, "spread_loss": of_spread, **overrides}
+    return tiny_config(**overrides)
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +110,8 @@ def together(configs, data, form):
 )
 def test_a_member_is_the_single_run_of_its_config(data, form, gradient):
     configs = [
-        tiny_config(model__routing__dynamic__gradient=gradient),
-        tiny_config(model__routing__dynamic__gradient=gradient, **OTHERS),
+        config_of_all(model__routing__dynamic__gradient=gradient),
+        config_of_all(model__routing__dynamic__gradient=gradient, **OTHERS),
     ]
     states, evaluations = together(configs, data, form)
     for index, config in enumerate(configs):
@@ -122,7 +133,7 @@ def test_each_number_is_read(data):
     }
     # Each differs from the first in one number, so that none hides behind another.
     changed = [{}, *({name: value} for name, value in OTHERS.items())]
-    configs = [tiny_config(**common, **change) for change in changed]
+    configs = [config_of_all(**common, **change) for change in changed]
     states, _ = together(configs, data, "map")
     W = states.params["class_layer"]["W"].reshape(len(configs), -1)
     largest = jnp.abs(W - W[:1]).max(axis=1)
@@ -131,7 +142,7 @@ def test_each_number_is_read(data):
 
 
 def test_the_list_of_numbers_is_tested_whole():
-    known = numbers_in(flatten(resolved(tiny_config())))
+    known = numbers_in(flatten(resolved(config_of_all())))
     assert {name.replace("__", ".") for name in OTHERS} == set(known)
     assert set(NUMBERS) < set(known), "and those that the routing algorithm names"
 
