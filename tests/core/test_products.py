@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from capsjax.ops import predict_votes
-from capsjax.products import OPERAND_TYPES, product
+from capsjax.products import OPERAND_TYPES, constant_product, product
 from tests.equations import equations
 
 # Plain matrices, votes, a letter that is summed in neither, a vector, and scalars as results.
@@ -134,6 +134,48 @@ def test_vmap_and_jit_are_a_loop():
 
     together = jax.jit(jax.vmap(apply))(a)
     np.testing.assert_allclose(together, jnp.stack([apply(one) for one in a]), rtol=1e-6)
+
+
+MATRIX = np.asarray(normal(3, 4, 5))
+
+
+def constantly(x):
+    return constant_product(MATRIX, x, "bfloat16", "float32")
+
+
+def plainly(x):
+    return product("ab,bc->ac", jnp.asarray(MATRIX), x, "bfloat16")
+
+
+def of_cubes(f):
+    return lambda x: jnp.sum(f(x) ** 3)
+
+
+def gradient_of_cubes(f):
+    return jax.grad(lambda x: jnp.sum(f(x) ** 3))
+
+
+ORDERS = {
+    "value": lambda f: f,
+    "gradient": gradient_of_cubes,
+    "gradient of the gradient": lambda f: gradient_of_cubes(gradient_of_cubes(f)),
+}
+
+
+@pytest.mark.parametrize("of", ORDERS.values(), ids=list(ORDERS))
+@pytest.mark.parametrize("dims", [0, 1, 2])
+def test_a_constant_product_is_the_product_for_each_member(of, dims):
+    expected, found, x = of(plainly), of(constantly), 0.3 * normal(0, *(2, 3)[:dims], 5, 6)
+    for _ in range(dims):
+        expected, found = jax.vmap(expected), jax.vmap(found)
+    np.testing.assert_allclose(found(x), expected(x), rtol=1e-4, atol=1e-4)
+
+
+def test_members_are_a_batch_of_products_and_are_not_moved():
+    traced = jax.make_jaxpr(jax.vmap(constantly))(normal(0, 3, 5, 6))
+    dots = [e for e in equations(traced.jaxpr) if e.primitive.name == "dot_general"]
+    assert [e.params["dimension_numbers"][1] for e in dots] == [((0,), (0,))]
+    assert "transpose" not in [e.primitive.name for e in equations(traced.jaxpr)]
 
 
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3)])

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 from capsjax.kernels.chunks import join, split
 from capsjax.kernels.conv.plan import Plan, make_plan, num_frequencies
 from capsjax.kernels.rearrangement import rearrange
-from capsjax.products import OPERAND_TYPES, OperandType, large_result, product
+from capsjax.products import OPERAND_TYPES, OperandType, constant_product, large_result
 
 # Limit on the transformed images in memory at once; larger batches are processed in chunks.
 MAX_CHUNK_BYTES = 256 * 2**20
@@ -188,7 +188,7 @@ def _backward_chunk(plan: Plan, dtype: str, x: Array, W: Array, X: Array, dy: Ar
 
 def _by_constant(matrix: np.ndarray, x: Array, dtype: str, result: str = "float32") -> Array:
     """Multiply a constant matrix by x; the operands are rounded only on accelerators."""
-    return product("ab,bc->ac", jnp.asarray(matrix), x, large_result(dtype), result)
+    return constant_product(matrix, x, large_result(dtype), result)
 
 
 def _transform_images(plan: Plan, dtype: str, x: Array, arrange: Arrange = rearrange) -> Array:
@@ -208,9 +208,7 @@ def _transform_kernel(plan: Plan, dtype: str, kernel: Array, after: Array | None
 def _transform(matrix: np.ndarray, x: Array, dtype: str) -> Array:
     """Apply a matrix to points: (2g, points) and (points, r, c) -> (g, 2r, c)."""
     points, r, c = x.shape
-    X = product(
-        "mp,pt->mt", jnp.asarray(matrix), x.reshape(points, r * c), dtype, large_result(dtype)
-    )
+    X = constant_product(matrix, x.reshape(points, r * c), dtype, large_result(dtype))
     return _rounded(X, dtype).reshape(len(matrix) // 2, 2 * r, c)
 
 
