@@ -16,6 +16,8 @@ from capsjax.runs.caches import Cache, find_caches
 
 FLAGS = flags.FLAGS
 
+MOST_NAMED = 10
+
 
 def define_flags() -> None:
     flags.DEFINE_bool("dry_run", False, "List what would be deleted, and its size.")
@@ -37,6 +39,13 @@ def clean(cache: Cache, shared: bool, dry_run: bool) -> str:
     if cache.is_shared and not shared:
         return f"kept: {line} (other programs may use them; --shared deletes them)"
     if dry_run:
-        return f"would delete: {line}"
+        return f"would delete: {line}{_named(cache) if cache.is_shared else ''}"
     cache.remove()
     return f"deleted: {line}"
+
+
+def _named(cache: Cache) -> str:
+    """Name what of a shared folder belongs to the cache, the first MOST_NAMED of it."""
+    names = [str(path.relative_to(cache.folder)) for path in cache.paths]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f": {', '.join(names[:MOST_NAMED])}{more}"

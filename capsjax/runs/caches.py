@@ -1,5 +1,6 @@
 """What runs leave on a machine outside of their folders, to spare the next start some work."""
 
+import json
 import os
 import re
 import shutil
@@ -36,7 +37,7 @@ class Cache(NamedTuple):
         return sum(file.lstat().st_size for path in self.paths for file in _files(path))
 
     def remove(self) -> None:
-        """Delete the files, and the folder if it is capsjax's own and nothing else is in it.
+        """Delete the files, and the folders that are empty then, but for one that is shared.
 
         Raises:
           OSError: if they cannot be deleted.
@@ -46,6 +47,10 @@ class Cache(NamedTuple):
                 shutil.rmtree(path)
             else:
                 path.unlink()
+            parent = path.parent
+            while parent != self.folder and not any(parent.iterdir()):
+                parent.rmdir()
+                parent = parent.parent
         if not self.is_shared and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -60,7 +65,7 @@ def find_caches(data_dir: str = "") -> list[Cache]:
     found = [
         Cache("compiled programs", own / "compiled", _children(own / "compiled"), False),
         Cache("decoded data sets", own, _matching(own, DECODED), False),
-        Cache("prepared data sets of TFDS", sets, list(filter(_is_set, _children(sets))), True),
+        Cache("prepared data sets of TFDS", sets, _prepared(sets), True),
     ]
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         common = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).expanduser()
@@ -76,10 +81,32 @@ def _matching(folder: Path, pattern: re.Pattern) -> list[Path]:
     return [path for path in _children(folder) if pattern.fullmatch(path.name)]
 
 
-def _is_set(path: Path) -> bool:
-    """Return whether a folder in TFDS's directory is a prepared set, or TFDS's downloads."""
-    infos = ("*/dataset_info.json", "*/*/dataset_info.json")  # by version; by config and version
-    return path.name == "downloads" or any(any(path.glob(info)) for info in infos)
+def _prepared(sets: Path) -> list[Path]:
+    """Return the prepared sets in TFDS's directory, by version, and what it downloaded for them.
+
+    The directory may be one where other people keep things too, and sets that were downloaded by
+    hand.
+    """
+    infos = ("*/*/dataset_info.json", "*/*/*/dataset_info.json")  # by version; config and version
+    found = [path.parent for info in infos for path in sets.glob(info) if _is_of_set(path, sets)]
+    downloads = sets / "downloads"
+    extracted = [path for path in _children(downloads) if path.name == "extracted"]
+    # A file beside each download has the suffix INFO, and the page that it came from.
+    described = [path.with_suffix("") for path in _children(downloads) if path.suffix == ".INFO"]
+    pairs = [path for file in described for path in (file, file.with_name(f"{file.name}.INFO"))]
+    return sorted([*found, *extracted, *(path for path in pairs if path.exists())])
+
+
+def _is_of_set(info: Path, sets: Path) -> bool:
+    """Return whether a dataset_info.json is that of the set after which its folder is named."""
+    name = info.relative_to(sets)
+    if info.resolve() != sets.resolve() / name:  # behind a link, which may lead anywhere
+        return False
+    try:
+        fields = json.loads(info.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(fields, dict) and fields.get("name") == name.parts[0]
 
 
 def _files(path: Path) -> Iterator[Path]:
