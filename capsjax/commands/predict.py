@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     if not arguments:
         raise ValueError(f"what to label is missing: {ARGUMENTS}")
     output, beside = check_outputs(Path(FLAGS.output).expanduser(), arguments)
+    output.parent.mkdir(parents=True, exist_ok=True)
     predictor = _load()
     names, images = read_images(arguments, predictor.model.image_shape, FLAGS.invert)
     prediction = predictor.predict(images)
@@ -80,9 +81,11 @@ def check_outputs(output: Path, arguments: Sequence[str]) -> tuple[Path, Path]:
       The paths of the table, and of the .npz beside it.
 
     Raises:
-      ValueError: if the table ends in .npz, either is one of the files to label, or the .npz is
-        there and not from an earlier call; also for a path that is not there.
+      ValueError: if the table is a folder or ends in .npz, either is one of the files to label, or
+        the .npz is there and not from an earlier call; also for a path that is not there.
     """
+    if output.is_dir():
+        raise ValueError(f"--output={output} is a folder: name a file in it, such as labels.csv")
     if output.suffix.lower() == ".npz":
         raise ValueError(
             f"--output={output} is the table, and the arrays go into the .npz beside it: end its "

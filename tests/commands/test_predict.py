@@ -99,7 +99,7 @@ def test_floats_outside_of_0_and_1_are_refused(predictor, low, high):
 @pytest.mark.slow
 def test_the_command_writes_a_table_and_arrays(predictor, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(predict, "load_predictor", lambda *_: predictor)
-    output = tmp_path / "labels.csv"
+    output = tmp_path / "new" / "labels.csv"
     given = {"workdir": "run", "network": "", "checkpoint": "last", "output": str(output)}
     monkeypatch.setattr(predict, "FLAGS", SimpleNamespace(invert=False, inside=True, **given))
     predict.main([str(pictures)])
@@ -139,6 +139,7 @@ def test_a_network_of_maps_is_refused(predictor, monkeypatch, pictures):
         ("images.npz", "images.csv", r"images\.npz is one of the files to label .*: give ano"),
         ("images.npz", "linked.csv", r"linked\.npz is one of the files to label"),
         ("photos", "photos/b.png", r"b\.png is one of the files to label"),
+        ("photos", "photos", r"--output=.*photos is a folder: name a file in it"),
         ("photos", "labels.npz", r"--output=.*labels\.npz is the table, .* end its name in \.csv"),
     ],
 )
