@@ -17,7 +17,7 @@ from capsjax.runs.clock import seconds_since_start
 from capsjax.runs.files import write_json
 from capsjax.runs.progress import RunProgress, waiting
 from capsjax.runs.warm_start import WarmStart
-from capsjax.runs.writers import describe_board, open_writer
+from capsjax.runs.writers import LINES, describe_board, open_writer
 from capsjax.training.build import Built, build_evaluate, build_train_steps
 from capsjax.training.nonfinite import find_non_finite
 from capsjax.training.plateau import after_epoch, describe_standstill
@@ -119,7 +119,8 @@ class SingleRun:
             f"{self.steps_per_epoch} steps; compiled in {self._notes['compile_seconds']:.1f} s",
             flush=True,
         )
-        self._writer = open_writer(self._workdir, config, self.step)
+        num_lines = self._notes.get(LINES, 0)
+        self._writer = open_writer(self._workdir, config, self.step, num_lines)
         self._pictures = None
         if config.log.tensorboard:
             print(describe_board(self._workdir), flush=True)
@@ -244,6 +245,7 @@ class SingleRun:
 
         It has the validation metric if an epoch ends here.
         """
+        self._notes[LINES] = self._writer.sync()
         self._save_best()
         self._checkpoints.save(self.step, self._state, self._notes, self._value)
 

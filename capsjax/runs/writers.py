@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import json
+import os
 import shlex
 import zlib
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from capsjax.runs.files import naming, warn, write_text
 from capsjax.runs.workdir import flatten
 
 BOARD = "tensorboard"
+# The note of a checkpoint about the lines of metrics before it.
+LINES = "metrics_lines"
 
 
 class MetricsWriter:
@@ -31,13 +34,26 @@ class MetricsWriter:
       directory: folder of the run.
       tensorboard: whether to write for TensorBoard, in `directory`/tensorboard.
       resume_step: step from which the run resumes; 0 for a new one.
+      num_lines: lines that were written up to this step; a loss of some is reported.
     """
 
-    def __init__(self, directory: Path, tensorboard: bool = True, resume_step: int = 0):
+    def __init__(
+        self,
+        directory: Path,
+        tensorboard: bool = True,
+        resume_step: int = 0,
+        num_lines: int = 0,
+    ):
         self._path = path = directory / "metrics.jsonl"
+        kept = [record for record in read_metrics(directory) if record["step"] <= resume_step]
         if path.exists():
-            kept = [record for record in read_metrics(directory) if record["step"] <= resume_step]
             write_text(path, "".join(_line(record) for record in kept))
+        if len(kept) < num_lines:
+            warn(
+                f"{path} has {len(kept)} of the {num_lines} lines that were written up to step "
+                f"{resume_step}: the others are missing from the curves, and nothing else is lost"
+            )
+        self._num_lines = len(kept)
         self._file = path.open("a", encoding="utf-8")
         self._board = None
         if tensorboard:
@@ -56,6 +72,7 @@ class MetricsWriter:
         with naming(self._path):
             self._file.write(_line({"step": step, "epoch": epoch, "split": split, **metrics}))
             self._file.flush()
+        self._num_lines += 1
 
         def put(board):
             for name, value in metrics.items():
@@ -70,6 +87,12 @@ class MetricsWriter:
     def write_picture(self, step: int, name: str, picture: np.ndarray) -> None:
         """Write a picture for TensorBoard, uint8, (h, w, 3)."""
         self._on_board(lambda board: board.add_image(name, picture, step, dataformats="HWC"))
+
+    def sync(self) -> int:
+        """Wait until a power cut would lose no line, and return the number of lines."""
+        with naming(self._path):
+            os.fsync(self._file.fileno())
+        return self._num_lines
 
     def close(self) -> None:
         with naming(self._path):
@@ -105,21 +128,27 @@ class NoWriter:
     def write_picture(self, step: int, name: str, picture: np.ndarray) -> None:
         pass
 
+    def sync(self) -> int:
+        return 0
+
     def close(self) -> None:
         pass
 
 
-def open_writer(folder: Path, config: ConfigDict, step: int) -> MetricsWriter | NoWriter:
+def open_writer(
+    folder: Path, config: ConfigDict, step: int, num_lines: int = 0
+) -> MetricsWriter | NoWriter:
     """Open the writer of a run; before its first step, TensorBoard gets the config.
 
     Args:
       folder: folder of the run.
       config: config of the run.
       step: step from which it goes on; 0 for a new one.
+      num_lines: lines of metrics that were written up to this step.
     """
     if not processes.is_primary():
         return NoWriter()
-    writer = MetricsWriter(folder, config.log.tensorboard, step)
+    writer = MetricsWriter(folder, config.log.tensorboard, step, num_lines)
     if step == 0:
         fields = flatten(resolved(config)).items()
         # Markdown shows what is indented as it stands.

@@ -19,8 +19,9 @@ from capsjax.runs.checkpoint import CheckpointError, Checkpoints, Restored
 from capsjax.runs.data_record import fingerprints
 from capsjax.runs.interrupt import Interrupt
 from capsjax.runs.loop import train
-from capsjax.runs.workdir import open_workdir, program_command
-from capsjax.runs.writers import open_writer
+from capsjax.runs.starts import program_command
+from capsjax.runs.workdir import open_workdir
+from capsjax.runs.writers import LINES, open_writer
 from capsjax.sweeps import Trial
 from capsjax.sweeps.folders import trial_folder, write_failure, write_first_failure
 from capsjax.sweeps.members import Members
@@ -175,7 +176,6 @@ class PopulationRun:
 
     def _open_writers(self) -> None:
         """Open the trials' folders, and the writers of their metrics."""
-
         training, validation = self._members.data
         data = fingerprints(training=training, validation=validation)
 
@@ -185,9 +185,10 @@ class PopulationRun:
                 open_workdir(folder, trial.config, program_command({}), data)
 
         processes.on_primary(open_folders)
+        num_lines = self._notes.get(LINES, [0] * len(self._members.trials))
         self._writers = [
-            open_writer(trial_folder(self._workdir, trial), trial.config, self.step)
-            for trial in self._members.trials
+            open_writer(trial_folder(self._workdir, trial), trial.config, self.step, count)
+            for trial, count in zip(self._members.trials, num_lines, strict=True)
         ]
 
     def take_steps(self, count: int) -> float:
@@ -235,9 +236,8 @@ class PopulationRun:
         shown = health.shown()
         step = int(devices.to_host(self._states.step)[index])
         variables = _of_member(devices.to_host(self._states.variables), index)
-        origin = processes.on_primary(
-            lambda: self._members.find_non_finite(index, variables, step - 1)
-        )
+        find = self._members.find_non_finite
+        origin = processes.on_primary(lambda: find(index, variables, step - 1))
         listed = ", ".join(f"{name} {value}" for name, value in shown.items())
         message = f"step {step} is not finite: {listed}. It began in {origin}"
         self._record_failure(index, message, step=step, **shown)
@@ -300,6 +300,7 @@ class PopulationRun:
         state: dict[str, Any] = {"states": self._states}
         if self._keeps_best:
             state["best"] = self._best
+        self._notes[LINES] = [writer.sync() for writer in self._writers]
         self._checkpoints.save(self.step, state, self._notes)
 
     def _finish(self) -> None:
@@ -321,9 +322,8 @@ class PopulationRun:
             for index in np.flatnonzero(self._alive).tolist():
                 write_results(self._workdir, self._members, index, outcome)
         # Everything in them is now in the folders of the trials.
-        processes.on_primary(
-            lambda: shutil.rmtree(self._folder / "checkpoints", ignore_errors=True)
-        )
+        checkpoints = self._folder / "checkpoints"
+        processes.on_primary(lambda: shutil.rmtree(checkpoints, ignore_errors=True))
 
 
 def _of_member(tree: Any, index: int) -> Any:

@@ -133,6 +133,41 @@ def test_lines_of_older_runs_have_no_checksum(tmp_path):
     assert read_metrics(tmp_path) == [json.loads(line)]
 
 
+@pytest.mark.parametrize("damage", ["emptied", "deleted", "cut at a line", "whole"])
+def test_lines_that_are_lost_are_missed(tmp_path, caplog, damage):
+    writer = MetricsWriter(tmp_path, tensorboard=False)
+    for step in (1, 2, 3):
+        writer.write(step, 0.0, "train", {})
+    assert writer.sync() == 3
+    writer.write(4, 0.0, "train", {})
+    writer.close()
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    if damage == "deleted":
+        path.unlink()
+    elif damage != "whole":
+        path.write_text("" if damage == "emptied" else lines[0])
+    resumed = MetricsWriter(tmp_path, False, resume_step=3, num_lines=3)
+    kept = {"whole": 3, "cut at a line": 1}.get(damage, 0)
+    assert resumed.sync() == kept
+    resumed.close()
+    assert (f"has {kept} of the 3 lines that were written up to step 3" in caplog.text) == (
+        kept < 3
+    )
+
+
+def test_a_power_cut_after_a_save_loses_no_line(tmp_path, monkeypatch):
+    writer, synced = MetricsWriter(tmp_path, tensorboard=False), []
+    monkeypatch.setattr(
+        "capsjax.runs.writers.os.fsync",
+        lambda _: synced.append(len(read_metrics(tmp_path))),
+    )
+    writer.write(1, 0.0, "train", {})
+    writer.sync()
+    writer.close()
+    assert synced == [1]
+
+
 def test_resuming_where_nothing_was_written(tmp_path):
     write(tmp_path, [30], resume_step=20)
     assert steps(tmp_path) == [30]
