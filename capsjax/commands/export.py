@@ -3,9 +3,10 @@
     capsjax export --workdir=runs/a
     capsjax export --workdir=runs/a --output=networks/a --dtype=float16
 
-Writes config.json, weights.safetensors, predict.stablehlo and network.json, with the results and
-the SHA-256 of each file. `capsjax.load_exported(FOLDER)` makes a predictor of it; the program runs
-with jax alone, on any number of images: `jax.export.deserialize(...).call(images)`.
+Writes config.json, weights.safetensors, predict.stablehlo, files of your own that the config needs,
+and network.json, with the SHA-256 of each file and, for the parameters that the run tested, its
+results. `capsjax.load_exported(FOLDER)` makes a predictor of it; the program runs with jax alone,
+on any number of images: `jax.export.deserialize(...).call(images)`.
 """
 
 from pathlib import Path
@@ -32,5 +33,5 @@ def main() -> None:
     folder = Path(FLAGS.output).expanduser() if FLAGS.output else workdir / "export"
     predictor = load_predictor(workdir, FLAGS.checkpoint)
     export(predictor, workdir, folder, FLAGS.dtype, FLAGS.program)
-    for path in sorted(folder.iterdir()):
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")

@@ -10,9 +10,9 @@ from capsjax.reports import wording
 from capsjax.reports.documents import DOCUMENTS
 from capsjax.reports.tables import table
 from capsjax.runs.data_record import read_data
-from capsjax.runs.files import DamagedFileError, WorkdirError
 from capsjax.runs.selection import describe_selection
-from capsjax.runs.workdir import flatten, read_config, read_starts, read_summary, typed_words
+from capsjax.runs.starts import read_starts, typed_words
+from capsjax.runs.workdir import flatten, naming_remedy, read_config, read_summary
 from capsjax.runs.writers import read_metrics
 
 # Fields that locate files, which does not affect what was run.
@@ -76,13 +76,9 @@ def read_run(workdir: Path) -> Run:
     fields = {name: value for name, value in fields.items() if name not in PLACES}
     records = read_metrics(workdir)
     epochs = records[-1]["epoch"] if records else 0.0
-    try:
+    with naming_remedy():
         training = read_data(workdir).get("training")
         return Run(fields, read_starts(workdir), read_summary(workdir), epochs, training)
-    except DamagedFileError as error:
-        raise WorkdirError(
-            f"{error}. Start the run again with its --workdir, which makes the file anew"
-        ) from None
 
 
 def runs_table(runs: Sequence[Run]) -> str:

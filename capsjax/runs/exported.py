@@ -3,7 +3,9 @@
 config.json          the config of its run
 weights.safetensors  parameters and statistics, by their path in the variables
 predict.stablehlo    the forward pass with its weights, for programs without capsjax
-network.json         sizes, results, origin, and the SHA-256 of the files above; written last
+own_files.json code/ files of a user's own that the config needs, see `capsjax.runs.own_files`
+network.json         sizes, origin, the SHA-256 of the files above, and the results of the run if
+                     it tested these parameters, in float32; written last
 """
 
 import contextlib
@@ -28,8 +30,10 @@ from capsjax.runs.files import (
     write_bytes,
     write_json,
 )
+from capsjax.runs.own_files import load_own_files, stored_own_files
 from capsjax.runs.predictor import Predictor
-from capsjax.runs.workdir import read_config, read_starts, read_summary
+from capsjax.runs.starts import read_starts
+from capsjax.runs.workdir import naming_remedy, read_config, read_summary
 from capsjax.training.build import build
 
 NETWORK, WEIGHTS, PROGRAM = "network.json", "weights.safetensors", "predict.stablehlo"
@@ -57,32 +61,39 @@ def export(
       with_program: whether to write the StableHLO program, which holds the weights in float32.
 
     Raises:
-      WorkdirError: if there is something in the folder.
+      WorkdirError: if there is something in the folder, or a file of the run is damaged or missing;
+        the message names the remedy.
       ValueError: for an unknown type.
       OSError: if env.json of the run cannot be read, or the folder not be written.
-      DamagedFileError: if env.json or summary.json of the run is not what was written.
     """
     stored = look_up(DTYPES, dtype, "type of weights (--dtype)")
     if folder.exists() and any(folder.iterdir()):
         raise WorkdirError(f"{folder} is not empty: give another --output, or delete it")
     # What may fail comes before the first write, as the next export refuses a folder in use.
-    summary, start = read_summary(workdir), read_starts(workdir)[0]
+    with naming_remedy():
+        summary, start = read_summary(workdir), read_starts(workdir)[0]
     rounded = jax.tree.map(lambda x: jnp.asarray(x, stored), predictor.variables)
     program = program_of(_with(predictor, rounded)) if with_program else None
+    own_files = stored_own_files(workdir)
     folder.mkdir(parents=True, exist_ok=True)
+    for name, content in own_files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / name, content)
     write_json(folder / "config.json", resolved(predictor.config))
     write_bytes(folder / WEIGHTS, save(flatten_dict(rounded, sep="/")))
     if program is not None:
         write_bytes(folder / PROGRAM, program)
+    is_tested = summary is not None and summary["selected_step"] == predictor.step
+    written = sorted(path for path in folder.rglob("*") if path.is_file())
     fields = {
         "image_shape": list(predictor.model.image_shape),
         "num_classes": predictor.model.num_classes,
         "class_names": list(predictor.class_names),
         "step": predictor.step,
         "dtype": dtype,
-        "test": summary["test"] if summary else None,
+        "test": summary["test"] if is_tested else None,
         "trained_with": {name: start.get(name) for name in ("command", "device", "packages")},
-        "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
+        "files": {path.relative_to(folder).as_posix(): _sha256(path) for path in written},
     }
     write_json(folder / NETWORK, sealed(fields))
 
@@ -94,7 +105,7 @@ def load_exported(folder: str | Path) -> Predictor:
       folder: the folder.
 
     Raises:
-      WorkdirError: if there is none.
+      WorkdirError: if there is none, or a file of a user's own cannot be loaded.
       DamagedFileError: if a file is not what was written; the message names it.
     """
     folder = Path(folder).expanduser()
@@ -105,6 +116,7 @@ def load_exported(folder: str | Path) -> Predictor:
         if not (folder / name).exists() or _sha256(folder / name) != expected:
             raise DamagedFileError(folder / name, f"its SHA-256 is not that of {NETWORK}")
     config = read_config(folder)
+    load_own_files(folder)
     built = build(
         config, tuple(fields["image_shape"]), fields["num_classes"], config.train.batch_size
     )

@@ -145,12 +145,26 @@ def read_sealed(path: Path, needed: Collection[str] = ()) -> dict[str, Any]:
 
 def set_aside(error: DamagedFileError, outcome: str) -> None:
     """Move a damaged file to an unused name beside it, and report that with the outcome."""
-    target, number = error.path.with_name(f"{error.path.name}.damaged"), 1
-    while target.exists():
-        number += 1
-        target = error.path.with_name(f"{error.path.name}.damaged-{number}")
+    target = _unused_beside(error.path)
     os.replace(error.path, target)
     warn(f"{error}; moved to {target}; {outcome}")
+
+
+def replace_damaged(error: DamagedFileError, value: Any, outcome: str) -> None:
+    """Write a damaged JSON file anew, with a copy of what it was; the file is never missing."""
+    target = _unused_beside(error.path)
+    write_bytes(target, error.path.read_bytes())
+    write_json(error.path, value)
+    warn(f"{error}; copied to {target}; {outcome}")
+
+
+def _unused_beside(path: Path) -> Path:
+    """Return an unused name for a damaged file."""
+    target, number = path.with_name(f"{path.name}.damaged"), 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}.damaged-{number}")
+    return target
 
 
 def warn(line: str) -> None:

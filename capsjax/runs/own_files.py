@@ -98,6 +98,21 @@ def load_own_files(workdir: Path) -> None:
             raise WorkdirError(f"{what} is no longer registered by {file}")
 
 
+def stored_own_files(workdir: Path) -> dict[str, bytes]:
+    """Return what `load_own_files` reads, by path below the folder of the run.
+
+    Raises:
+      WorkdirError: if a file and its copy are gone or have other code.
+    """
+    stored = {}
+    for entry in _read(workdir).values():
+        stored[RECORD] = (workdir / RECORD).read_bytes()
+        if entry["file"]:
+            what = f"the {entry['kind']} {entry['name']!r} of this run"
+            stored[entry["copy"]] = _file_or_copy(workdir, entry, what).read_bytes()
+    return stored
+
+
 def code_digest(content: bytes) -> str:
     """Return the SHA-256 of a file's code: comments, docstrings and `get_config` do not count.
 

@@ -19,12 +19,15 @@ from tqdm import tqdm
 
 from capsjax.kernels.compute import Compute
 from capsjax.models import Output, look_inside
-from capsjax.runs.checkpoint import Checkpoints
+from capsjax.runs.checkpoint import CheckpointError, Checkpoints
 from capsjax.runs.own_files import load_own_files
 from capsjax.runs.workdir import read_config
 from capsjax.training import Objective
 from capsjax.training.build import build
 from capsjax.training.evaluation import images_at_once
+
+# How often a network is loaded anew because the run has replaced its checkpoints meanwhile.
+TRIES = 5
 
 
 class Prediction(NamedTuple):
@@ -175,9 +178,26 @@ def load_predictor(
             raise ValueError(f"{config.name} does not crop its images; leave out --crops")
         config.model.input.crops = crops
     load_own_files(workdir)
-    folder, metric = workdir / "checkpoints", config.selection_metric
-    checkpoints = Checkpoints(folder, read_only=True, metric=metric)
     which = config.selection if checkpoint == "selected" else checkpoint
+    for _ in range(TRIES):
+        checkpoints = _checkpoints_of(workdir, config)
+        try:
+            return _load(config, checkpoints, which)
+        except CheckpointError as error:
+            damage = error
+            # A run that goes on replaces its checkpoints while they are read.
+            if _checkpoints_of(workdir, config).steps() == checkpoints.steps():
+                break
+    raise damage
+
+
+def _checkpoints_of(workdir: Path, config: ConfigDict) -> Checkpoints:
+    folder, metric = workdir / "checkpoints", config.selection_metric
+    return Checkpoints(folder, read_only=True, metric=metric)
+
+
+def _load(config: ConfigDict, checkpoints: Checkpoints, which: str) -> Predictor:
+    """Load the network of one of the checkpoints of a run."""
     notes = checkpoints.notes(which)
     # The number of examples matters only to the learning rate.
     built = build(

@@ -15,8 +15,14 @@ from capsjax.metrics import describe_imbalance
 from capsjax.runs import devices, processes
 from capsjax.runs.checkpoint import Checkpoints, Restored
 from capsjax.runs.choices import with_choices_of_run
-from capsjax.runs.data_record import check_processes, check_test, fingerprints, record_data
-from capsjax.runs.files import sealed, write_json
+from capsjax.runs.data_record import (
+    check_processes,
+    check_test,
+    fingerprints,
+    read_data,
+    record_data,
+)
+from capsjax.runs.files import sealed, warn, write_json
 from capsjax.runs.interrupt import Interrupt
 from capsjax.runs.lock import hold
 from capsjax.runs.longer import count_test_reads
@@ -24,13 +30,9 @@ from capsjax.runs.loop import train
 from capsjax.runs.progress import format_seconds
 from capsjax.runs.selection import check_selection, describe_selection
 from capsjax.runs.single_run import STOPPING, SingleRun
+from capsjax.runs.starts import program_command
 from capsjax.runs.warm_start import WarmStart, read_warm_start
-from capsjax.runs.workdir import (
-    flatten,
-    open_workdir,
-    program_command,
-    read_finished,
-)
+from capsjax.runs.workdir import flatten, open_workdir, read_finished
 from capsjax.tasks import check_labels
 from capsjax.training.build import Built, build
 from capsjax.training.division import check_divides
@@ -74,8 +76,9 @@ def train_and_evaluate(
 
     forms = built.model.chosen_forms(config.train.batch_size // mesh.size)
     start = {**program_command(overrides or {}), "forms": forms}
-    summary = processes.on_primary(lambda: read_finished(workdir, config, data))
+    summary = processes.on_primary(lambda: read_finished(workdir, config, start, data))
     if summary is not None:
+        _record_test_again(config, workdir, training)
         print(f"{workdir} is finished: {_describe(summary)}")
         return summary
     # Before anything is written.
@@ -168,6 +171,16 @@ def _load_test(config: ConfigDict, workdir: Path, training: Arrays) -> Arrays:
     data = check_test(test, training, print)
     processes.on_primary(lambda: record_data(workdir, data))
     return test
+
+
+def _record_test_again(config: ConfigDict, workdir: Path, training: Arrays) -> None:
+    """Record the test data of a finished run whose record of its data was made anew."""
+    if processes.on_primary(lambda: "test" in read_data(workdir)):
+        return
+    try:
+        _load_test(config, workdir, training)
+    except OSError as error:
+        warn(f"{error}: the test data of this finished run are not recorded")
 
 
 def check_config(config: ConfigDict) -> None:

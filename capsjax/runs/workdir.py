@@ -14,10 +14,10 @@ evaluation/ figures/ the output of evaluate.py and visualize.py
 report.html          a page of all this, the output of report.py
 """
 
+import contextlib
 import datetime
 import fnmatch
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from ml_collections import ConfigDict
 from capsjax.config.renamed import modernize, tuples
 from capsjax.config.tagged import resolved
 from capsjax.runs.data_record import Fingerprints, record_data
-from capsjax.runs.environment import describe_environment
 from capsjax.runs.files import (
     DamagedFileError,
     WorkdirError,
@@ -34,6 +33,7 @@ from capsjax.runs.files import (
     make_folder,
     read_json,
     read_sealed,
+    replace_damaged,
     set_aside,
     warn,
     write_json,
@@ -42,6 +42,7 @@ from capsjax.runs.lock import LOCK
 from capsjax.runs.longer import EPOCHS, lengthen
 from capsjax.runs.output import LOG
 from capsjax.runs.own_files import check_own_files, record_own_files
+from capsjax.runs.starts import config_digests, read_starts, record_start
 
 # Fields that may differ when a run resumes: where files are and how often they are written does not
 # affect what is computed. A sweep has them under "base.", and may be given more seeds.
@@ -52,8 +53,6 @@ LEFT_OVER = "*.json*.tmp"
 
 # Without these a summary.json is not that of a finished run.
 RESULTS = ("selection", "selected_step", "test", "train_seconds")
-# What reports take from each start in env.json.
-NEEDED = {"backend", "command"}
 
 
 def new_workdir(name: str, root: Path = Path("runs")) -> Path:
@@ -84,30 +83,30 @@ def open_workdir(
         else.
     """
     make_folder(path)
-    if _is_longer(path, config):
-        lengthen(path, resolved(config))
-    elif (path / "config.json").exists():
+    is_longer, fields = _is_longer(path, config), resolved(config)
+    if not is_longer:
+        _write_or_check(path, config)
+    for each in path.glob(LEFT_OVER):
+        each.unlink(missing_ok=True)
+    record_own_files(path, fields)
+    if data is not None:
+        record_data(path, data)
+    # Before the change of config.json that it allows, and after all that may refuse the start.
+    record_start(path, start, _digest(fields if is_longer else _read_fields(path)))
+    if is_longer:
+        lengthen(path, fields)
+
+
+def _write_or_check(path: Path, config: ConfigDict) -> None:
+    """Write the config of a new run, or compare that of a run that is there."""
+    if (path / "config.json").exists():
         _check_same(path, config)
-    elif not all(_is_left_over(each.name) for each in path.iterdir()):
+    elif all(_is_left_over(each.name) for each in path.iterdir()):
+        write_json(path / "config.json", resolved(config))
+    else:
         raise WorkdirError(
             f"--workdir={path} is not empty and holds no run (no config.json): name another one"
         )
-    else:
-        write_json(path / "config.json", resolved(config))
-    for each in path.glob(LEFT_OVER):
-        each.unlink(missing_ok=True)
-    record_own_files(path, resolved(config))
-    if data is not None:
-        record_data(path, data)
-    try:
-        starts = read_starts(path)
-    except FileNotFoundError:
-        starts = []
-    except DamagedFileError as error:
-        starts = []  # it only records the past; no reason to stop
-        set_aside(error, "what it recorded of earlier starts is no longer in env.json")
-    stored = {"config": _digest(read_json(path / "config.json"))}
-    write_json(path / "env.json", [*starts, {**describe_environment(), **start, **stored}])
 
 
 def _is_left_over(name: str) -> bool:
@@ -116,7 +115,10 @@ def _is_left_over(name: str) -> bool:
 
 
 def read_finished(
-    path: Path, config: ConfigDict, data: Fingerprints | None = None
+    path: Path,
+    config: ConfigDict,
+    start: Mapping[str, Any],
+    data: Fingerprints | None = None,
 ) -> dict[str, Any] | None:
     """Read the results of a run that is finished; None otherwise, and if it is to go on for longer.
 
@@ -124,7 +126,7 @@ def read_finished(
 
     Args:
       path: the folder, new or of the same run.
-      config, data: as in `open_workdir`.
+      config, start, data: as in `open_workdir`.
 
     Raises:
       WorkdirError: if the folder contains a finished run of another config or of other data.
@@ -135,12 +137,21 @@ def read_finished(
         return None
     _check_same(path, config)
     check_own_files(path, resolved(config))
-    if data is not None:
-        try:
+    try:
+        if data is not None:
             record_data(path, data)
-        except OSError as error:
-            warn(f"{error}: the data of this finished run are not recorded")
+        _mend_starts(path, start)
+    except OSError as error:
+        warn(f"{error}: what is missing in the folder of this finished run is not made anew")
     return summary_or_set_aside(path)
+
+
+def _mend_starts(path: Path, start: Mapping[str, Any]) -> None:
+    """Record this start of a finished run where the record of its starts is damaged or missing."""
+    try:
+        read_starts(path)
+    except DamagedFileError:
+        record_start(path, start, _digest(_read_fields(path)))
 
 
 def read_config(path: Path) -> ConfigDict:
@@ -151,31 +162,24 @@ def read_config(path: Path) -> ConfigDict:
     """
     try:
         fields = _read_fields(path)
-        if _recorded_digest(path) not in (None, _digest(fields)):
-            raise DamagedFileError(path / "config.json", "env.json recorded another config")
+        _check_recorded(path, fields)
         return _config_of(path, fields)
     except DamagedFileError as error:
         raise WorkdirError(
-            f"{error}. The same command as at its first start (in {path / 'env.json'}) writes it "
+            f"{error}. The same command as at its last start (in {path / 'env.json'}) writes it "
             "anew"
         ) from None
 
 
-def read_starts(path: Path) -> list[dict[str, Any]]:
-    """Read env.json: facts about each start of a run.
-
-    Raises:
-      OSError: if it cannot be read.
-      DamagedFileError: if it is no list of starts.
-    """
-    starts = read_json(path / "env.json")
-    if not isinstance(starts, list) or not all(map(_is_start, starts)) or not starts:
-        raise DamagedFileError(path / "env.json", "it is no list of starts")
-    return starts
-
-
-def _is_start(fields: Any) -> bool:
-    return isinstance(fields, dict) and fields.keys() >= NEEDED
+@contextlib.contextmanager
+def naming_remedy() -> Iterator[None]:
+    """Name the remedy where a file of a run is damaged, in a WorkdirError."""
+    try:
+        yield
+    except DamagedFileError as error:
+        raise WorkdirError(
+            f"{error}. Start the run again with its --workdir, which makes the file anew"
+        ) from None
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
@@ -216,33 +220,38 @@ def _check_same(path: Path, config: ConfigDict) -> None:
     """Compare the config of a run; write a damaged one anew if it is known to be this one."""
     new = resolved(config)
     try:
-        old = resolved(_config_of(path, _read_fields(path)))
-        problem = _difference(path, flatten(old), flatten(new))
-        damage = DamagedFileError(path / "config.json", "env.json recorded another config")
+        fields = _read_fields(path)
+        problem = _difference(path, flatten(_resolved(path, fields)), flatten(new))
+        if problem:
+            _check_recorded(path, fields)
     except DamagedFileError as error:
-        damage = error
-        problem = (
-            f"{error}, and {path / 'env.json'} does not show that it was the config given here. "
-            "Give the config of its first start, or name another --workdir"
-        )
-    if not problem:
-        return
-    if _recorded_digest(path) != _digest(new):
-        raise WorkdirError(problem)
-    set_aside(damage, "written anew from the config given here, which is the recorded one")
-    write_json(path / "config.json", new)
+        if config_digests(path)[-1:] != [_digest(new)]:
+            raise WorkdirError(
+                f"{error}, and {path / 'env.json'} does not show that it was the config given "
+                "here. Give the config of its last start, or name another --workdir"
+            ) from None
+        replace_damaged(error, new, "written anew from the config given here, the recorded one")
+    else:
+        if problem:
+            raise WorkdirError(problem)
 
 
 def _is_longer(path: Path, config: ConfigDict) -> bool:
     """Return whether a config is that of the run in a folder, but for more epochs."""
     old, new = stored_fields(path), flatten(resolved(config))
-    return _differing(old, new) == [EPOCHS] and new[EPOCHS] > old[EPOCHS]
+    if _differing(old, new) != [EPOCHS] or new[EPOCHS] <= old[EPOCHS]:
+        return False
+    try:
+        _check_recorded(path, _read_fields(path))
+    except DamagedFileError:
+        return False
+    return True
 
 
 def stored_fields(path: Path) -> dict[str, Any]:
     """Return the fields of config.json; none if it is not there, or damaged."""
     try:
-        return flatten(resolved(_config_of(path, _read_fields(path))))
+        return flatten(_resolved(path, _read_fields(path)))
     except (DamagedFileError, WorkdirError):
         return {}
 
@@ -282,6 +291,17 @@ def _read_fields(path: Path) -> dict[str, Any]:
     return fields
 
 
+def _check_recorded(path: Path, fields: Mapping[str, Any]) -> None:
+    """Raise DamagedFileError if these fields of config.json are not those of any start."""
+    recorded = config_digests(path)
+    if recorded and _digest(fields) not in recorded:
+        raise DamagedFileError(path / "config.json", "env.json recorded another config")
+
+
+def _resolved(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return resolved(_config_of(path, fields))
+
+
 def _config_of(path: Path, fields: Mapping[str, Any]) -> ConfigDict:
     try:
         return ConfigDict(tuples(modernize(fields))).lock()
@@ -293,36 +313,3 @@ def _digest(fields: Mapping[str, Any]) -> str:
     """Return the digest of a config's fields that may not differ when a run resumes."""
     flat = flatten(fields)
     return digest({name: value for name, value in flat.items() if not _is_free(name)})
-
-
-def _recorded_digest(path: Path) -> str | None:
-    """Return the digest of config.json at the last start; None if none is known."""
-    try:
-        digests = [start.get("config") for start in read_starts(path)]
-    except (OSError, DamagedFileError):
-        return None
-    return next(filter(None, reversed(digests)), None)
-
-
-def program_command(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how this program was called, for env.json."""
-    return {"command": sys.argv, "overrides": dict(overrides)}
-
-
-def typed_words(words: Sequence[str], program: str) -> list[str]:
-    """Return the words of a recorded command as they are typed, without the place of `capsjax`.
-
-    Args:
-      words: the field "command" of a start.
-      program: the command that it is, which earlier versions did not record.
-
-    >>> typed_words(["/usr/bin/capsjax", "--config=digits"], "train")
-    ['capsjax', 'train', '--config=digits']
-    >>> typed_words(["experiments/train.py", "--config=a.py"], "train")
-    ['python', 'experiments/train.py', '--config=a.py']
-    """
-    script, *rest = words
-    if Path(script).suffix == ".py":
-        return ["python", script, *rest]
-    has_program = bool(rest) and not rest[0].startswith("-")
-    return ["capsjax", *([] if has_program else [program]), *rest]

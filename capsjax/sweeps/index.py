@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from capsjax.runs.files import DamagedFileError, read_sealed, set_aside
 from capsjax.runs.selection import describe_selection
-from capsjax.runs.workdir import program_command, typed_words
+from capsjax.runs.starts import program_command, typed_words
 from capsjax.sweeps import Trial
 from capsjax.sweeps.folders import Status
 

@@ -19,13 +19,9 @@ from capsjax.runs.files import sealed, write_json
 from capsjax.runs.interrupt import Interrupt
 from capsjax.runs.lock import hold
 from capsjax.runs.progress import format_seconds, waiting
+from capsjax.runs.starts import program_command
 from capsjax.runs.train import check_config, train_and_evaluate
-from capsjax.runs.workdir import (
-    flatten,
-    open_workdir,
-    program_command,
-    summary_or_set_aside,
-)
+from capsjax.runs.workdir import flatten, open_workdir, summary_or_set_aside
 from capsjax.runs.writers import describe_board
 from capsjax.sweeps import folders
 from capsjax.sweeps.grid import Trial, check_for_sweep, trials_of

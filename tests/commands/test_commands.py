@@ -14,7 +14,7 @@ from capsjax.commands import command_line, extras, summary
 from capsjax.commands import list as list_command
 from capsjax.config import files, load_config
 from capsjax.data import training_sizes
-from capsjax.runs import workdir
+from capsjax.runs import starts
 from tests.tiny import ROOT, tiny_config
 
 
@@ -66,14 +66,14 @@ def test_the_command_that_is_recorded_can_be_typed_again(monkeypatch):
     recorded = []
 
     def record(name, argv):
-        recorded.append((name, argv, workdir.program_command({})["command"]))
+        recorded.append((name, argv, starts.program_command({})["command"]))
 
     monkeypatch.setattr(sys, "argv", list(typed))
     monkeypatch.setattr(command_line, "run", record)
     commands.main()
     ((name, argv, words),) = recorded
     assert (name, argv[1:], words) == ("sweep", typed[2:], typed)
-    assert workdir.typed_words(words, "sweep") == ["capsjax", *typed[1:]]
+    assert starts.typed_words(words, "sweep") == ["capsjax", *typed[1:]]
 
 
 def test_the_configs_of_the_package_are_those_of_the_checkout():

@@ -1,6 +1,7 @@
 """Small files of a run that a disk has spoiled: named, and made again where they can be."""
 
 import contextlib
+import os
 import shutil
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from capsjax.commands import evaluate, visualize
 from capsjax.config.tagged import resolved
 from capsjax.reports.runs import read_run
-from capsjax.runs import data_record, train, trained_data, workdir
+from capsjax.runs import data_record, predictor, starts, train, trained_data
+from capsjax.runs.checkpoint import CheckpointError
 from capsjax.runs.files import (
     DamagedFileError,
     WorkdirError,
@@ -20,6 +22,7 @@ from capsjax.runs.files import (
 )
 from capsjax.runs.predictor import load_predictor
 from capsjax.runs.workdir import open_workdir, read_config, read_summary
+from capsjax.training.build import build
 from tests.command_flags import of_trained_run
 from tests.npz_digits import DIGITS, TEST, save_digits
 from tests.tiny import tiny_config
@@ -95,7 +98,7 @@ def test_a_damaged_config_is_written_anew_by_its_own_command_alone(run, old, new
     whole = path.read_text()
     assert old in whole
     path.write_text(whole.replace(old, new, 1))
-    with pytest.raises(WorkdirError, match=r"config\.json is damaged: .* same command as at its f"):
+    with pytest.raises(WorkdirError, match=r"config\.json is damaged: .* same command as at its l"):
         load_predictor(folder)
     other = tiny_config(**{"train__epochs": 2, "data__name": "npz", "loss_weights__margin": 2.0})
     with pytest.raises(WorkdirError, match=r"[Nn]ame another --workdir"):
@@ -111,7 +114,7 @@ def test_a_damaged_config_is_written_anew_by_its_own_command_alone(run, old, new
 @pytest.mark.ci
 def test_no_flipped_bit_of_config_or_env_ends_in_another_error(run, monkeypatch, caplog):
     folder, config = run
-    monkeypatch.setattr(workdir, "describe_environment", lambda: {"backend": "cpu"})
+    monkeypatch.setattr(starts, "describe_environment", lambda: {"backend": "cpu"})
     model, damaged = resolved(config)["model"], []
     generator = np.random.default_rng(0)
     whole = {name: (folder / name).read_bytes() for name in ("config.json", "env.json")}
@@ -140,6 +143,35 @@ def test_a_damaged_config_of_before_digests_names_the_remedy(run):
         open_workdir(folder, config, START)
 
 
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_run_may_replace_its_checkpoints_while_it_is_loaded(run, monkeypatch, which):
+    folder, _ = run
+    *_, last = sorted(folder.glob("checkpoints/[0-9]*"), key=lambda path: int(path.name))
+    step, built = int(last.name), []
+
+    def build_meanwhile(*arguments):
+        if len(built) < 2:  # twice
+            for number in map(int, os.listdir(folder / "checkpoints")):
+                os.rename(folder / f"checkpoints/{number}", folder / f"checkpoints/{number + 100}")
+        built.append(build(*arguments))
+        return built[-1]
+
+    monkeypatch.setattr(predictor, "build", build_meanwhile)
+    assert load_predictor(folder, which).step > step
+    assert len(built) == 3
+
+
+def test_a_damaged_checkpoint_is_not_loaded_again_and_again(run, monkeypatch):
+    folder, _ = run
+    built = []
+    monkeypatch.setattr(predictor, "build", lambda *each: built.append(1) or build(*each))
+    for path in folder.glob("checkpoints/[0-9]*/manifest.sha256"):
+        path.write_text("changed")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_predictor(folder)
+    assert len(built) <= 1
+
+
 @pytest.mark.parametrize("text", ["", "3", "{}", "[]", "[3]", '[{"comand": []}]', "\udcff"])
 def test_a_damaged_env_is_set_aside_with_a_warning(run, text, caplog):
     folder, config = run
@@ -155,6 +187,27 @@ def test_a_damaged_env_is_set_aside_with_a_warning(run, text, caplog):
     read_run(folder)
 
 
+@pytest.mark.parametrize("text", ["[", None])
+def test_the_env_of_a_finished_run_is_made_anew_as_the_message_says(run, text):
+    folder, config = run
+    path = folder / "env.json"
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    with pytest.raises(WorkdirError, match=r"env\.json is damaged: .* Start the run again"):
+        read_run(folder)
+    train.train_and_evaluate(config, folder)
+    assert len(read_run(folder).starts) == 1
+
+
+def test_the_record_of_a_finished_run_s_data_is_made_anew_with_the_test_part(run):
+    folder, config = run
+    (folder / "data.json").write_text("{")
+    train.train_and_evaluate(config, folder)
+    assert data_record.read_data(folder).keys() == {"training", "validation", "test"}
+
+
 def test_a_finished_run_on_a_disk_that_is_read_only_is_looked_at(run, monkeypatch, caplog):
     folder, config = run
 
@@ -164,7 +217,8 @@ def test_a_finished_run_on_a_disk_that_is_read_only_is_looked_at(run, monkeypatc
     (folder / "data.json").unlink()  # a run of an earlier version
     monkeypatch.setattr(data_record, "write_json", refuse)
     assert train.train_and_evaluate(config, folder) == read_summary(folder)
-    assert "Read-only file system: the data of this finished run are not recorded" in caplog.text
+    assert "Read-only file system: what is missing in the folder of this finished" in caplog.text
+    assert "Read-only file system: the test data of this finished run are not re" in caplog.text
 
 
 def flags(folder, **changed):
@@ -209,13 +263,13 @@ def test_other_training_data_are_refused_by_evaluation_too(run, monkeypatch, tmp
 
 
 def test_results_on_files_of_another_source_do_not_overwrite_each_other(finished, tmp_path):
-    predictor = load_predictor(finished[0])
-    predictor.config = tiny_config()
+    of_run = load_predictor(finished[0])
+    of_run.config = tiny_config()
 
     def folder_for(name, images=None):
         file = "" if images is None else save_digits(tmp_path / "x.npz", test_images=images)
         _, folder = trained_data.load_data(
-            predictor, tmp_path, tmp_path / "evaluation", name=name, file=str(file)
+            of_run, tmp_path, tmp_path / "evaluation", name=name, file=str(file)
         )
         return folder.name
 
@@ -223,7 +277,7 @@ def test_results_on_files_of_another_source_do_not_overwrite_each_other(finished
     first, second, again = [folder_for("npz", each) for each in images]
     assert again == first != second
     assert first.startswith("evaluation-")
-    predictor.config = tiny_config(data__name="mnist")
+    of_run.config = tiny_config(data__name="mnist")
     assert folder_for("digits") == "evaluation"
 
 

@@ -1,5 +1,6 @@
 """An exported network, and what is loaded again from its folder."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,13 +10,34 @@ import pytest
 from safetensors.numpy import load_file
 
 import capsjax
+from capsjax import registry, routing
+from capsjax.config.files import load_module
 from capsjax.runs import exported
 from capsjax.runs.exported import NETWORK, PROGRAM, WEIGHTS, export, load_exported
-from capsjax.runs.files import DamagedFileError, WorkdirError
+from capsjax.runs.files import DamagedFileError, WorkdirError, sealed, write_json
+from capsjax.runs.own_files import record_own_files
 from capsjax.runs.predictor import Predictor
-from capsjax.runs.workdir import open_workdir
+from capsjax.runs.workdir import RESULTS, open_workdir
 from capsjax.training.build import build
 from tests.tiny import ROOT, tiny_config, tiny_convnet_config
+
+OWN_CODE = """
+import dataclasses
+
+from capsjax.routing import register
+
+
+@dataclasses.dataclass(frozen=True)
+class Mine:
+    share: float = 0.25
+
+    def __call__(self, votes, activations, learned):
+        return votes.mean(-3)
+
+
+register("mine", Mine)
+"""
+KEY = ("routing algorithm", "mine")
 
 IMAGES = np.random.default_rng(0).random((5, 8, 8, 1)).astype(np.float32)
 
@@ -104,23 +126,56 @@ def test_a_folder_without_a_network_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "error"),
+    ("name", "text"),
     [
-        ("env.json", "{", DamagedFileError),
-        ("env.json", None, FileNotFoundError),
-        ("summary.json", "{", DamagedFileError),
+        ("env.json", "{"),
+        ("env.json", None),
+        ("summary.json", "{"),
     ],
 )
-def test_a_failed_export_leaves_no_folder_in_the_way(network, tmp_path, name, text, error):
+def test_a_failed_export_leaves_no_folder_in_the_way(network, tmp_path, name, text):
     predictor, folder = network
     shutil.copytree(folder.parent, tmp_path / "run", ignore=lambda *_: ["export"])
     if text is None:
         (tmp_path / "run" / name).unlink()
     else:
         (tmp_path / "run" / name).write_text(text)
-    with pytest.raises(error, match=name):
+    with pytest.raises(WorkdirError, match=f"{name} is damaged: .* Start the run again"):
         export(predictor, tmp_path / "run", tmp_path / "export")
     assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.parametrize(("step", "results"), [(7, {"accuracy": 0.9}), (8, None)])
+def test_results_are_those_of_the_exported_parameters(network, tmp_path, step, results):
+    predictor, folder = network
+    shutil.copytree(folder.parent, tmp_path / "run", ignore=lambda *_: ["export"])
+    fields = {**dict.fromkeys(RESULTS, 0), "selected_step": step, "test": {"accuracy": 0.9}}
+    write_json(tmp_path / "run" / "summary.json", sealed(fields))
+    export(predictor, tmp_path / "run", tmp_path / "export", with_program=False)
+    assert json.loads((tmp_path / "export" / NETWORK).read_text())["test"] == results
+
+
+def test_files_of_one_s_own_go_with_the_network(network, tmp_path, monkeypatch):
+    """Of a run that names an algorithm of such a file, in a program that does not know it."""
+    predictor, folder = network
+    file, run = tmp_path / "mine.py", tmp_path / "run"
+    shutil.copytree(folder.parent, run, ignore=lambda *_: ["export"])
+    file.write_text(OWN_CODE)
+    module = load_module(file, "mine")
+    record_own_files(run, {"model": {"routing": {"name": "mine"}}})
+    export(predictor, run, tmp_path / "export", with_program=False)
+    registry.OWN_FILES.pop(KEY)
+    routing.ROUTING.pop("mine")
+    file.unlink()
+    try:
+        load_exported(tmp_path / "export")
+        assert dataclasses.asdict(routing.ROUTING["mine"]()) == dataclasses.asdict(module.Mine())
+    finally:
+        registry.OWN_FILES.pop(KEY, None)
+        routing.ROUTING.pop("mine", None)
+    (tmp_path / "export" / "own_files.json").write_text("{}")
+    with pytest.raises(DamagedFileError, match=r"own_files\.json"):
+        load_exported(tmp_path / "export")
 
 
 def test_a_program_that_cannot_be_made_leaves_no_folder(network, tmp_path, monkeypatch):

@@ -20,12 +20,12 @@ from capsjax.config.tagged import resolved
 from capsjax.runs import files, workdir
 from capsjax.runs.environment import describe_environment
 from capsjax.runs.files import read_json, write_json, write_text
+from capsjax.runs.starts import program_command
 from capsjax.runs.workdir import (
     WorkdirError,
     flatten,
     new_workdir,
     open_workdir,
-    program_command,
     read_config,
     read_finished,
     read_summary,
@@ -343,7 +343,7 @@ def finished_run(folder, config):
 def test_a_run_may_be_given_more_epochs_and_keeps_its_results(tmp_path, capsys, caplog):
     config, longer = (tiny_config(train__epochs=epochs) for epochs in (3, 5))
     finished_run(tmp_path, config)
-    assert read_finished(tmp_path, longer) is None
+    assert read_finished(tmp_path, longer, COMMAND) is None
     open_workdir(tmp_path, longer, COMMAND)
     assert read_config(tmp_path).train.epochs == 5
     assert not (tmp_path / "summary.json").exists()
@@ -358,7 +358,7 @@ def test_more_epochs_and_another_change_are_another_run(tmp_path):
     finished_run(tmp_path, tiny_config(train__epochs=3))
     other = tiny_config(train__epochs=5, loss_weights__margin=2.0)
     for action in (
-        lambda: read_finished(tmp_path, other),
+        lambda: read_finished(tmp_path, other, COMMAND),
         lambda: open_workdir(tmp_path, other, {}),
     ):
         with pytest.raises(WorkdirError, match=r"margin: 1\.0 there, 2\.0 here; train\.epochs: 3"):
@@ -380,6 +380,76 @@ def test_a_kill_while_a_run_is_given_more_epochs_loses_nothing(tmp_path, monkeyp
     open_workdir(tmp_path, longer, COMMAND)
     assert read_config(tmp_path).train.epochs == 5
     assert (tmp_path / "summary-3-epochs.json").exists()
+
+
+def test_a_refused_start_with_more_epochs_changes_nothing(tmp_path):
+    config, longer = (tiny_config(train__epochs=epochs) for epochs in (3, 5))
+    data = {"training": {"number": 9, "images": "a", "labels": "b"}}
+    open_workdir(tmp_path, config, COMMAND, data)
+    write_json(tmp_path / "summary.json", files.sealed(dict.fromkeys(workdir.RESULTS, 1)))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other = {"training": {"number": 9, "images": "c", "labels": "b"}}
+    with pytest.raises(WorkdirError, match="these are not the data"):
+        open_workdir(tmp_path, longer, COMMAND, other)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_kill_before_the_config_of_a_longer_run_is_written_damages_nothing(tmp_path, monkeypatch):
+    config, longer = (tiny_config(train__epochs=epochs) for epochs in (3, 5))
+    finished_run(tmp_path, config)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workdir, "lengthen", kill)
+        with pytest.raises(KeyboardInterrupt):
+            open_workdir(tmp_path, longer, COMMAND)
+    assert read_config(tmp_path).train.epochs == 3
+    assert read_finished(tmp_path, config, COMMAND) is not None
+    open_workdir(tmp_path, longer, COMMAND)
+    assert read_config(tmp_path).train.epochs == 5
+
+
+def test_a_damaged_number_of_epochs_is_not_taken_for_a_shorter_run(tmp_path, capsys):
+    config = tiny_config(train__epochs=3)
+    finished_run(tmp_path, config)
+    whole = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(whole.replace('"epochs": 3', '"epochs": 1'))
+    assert read_finished(tmp_path, config, COMMAND) is not None
+    open_workdir(tmp_path, config, COMMAND)
+    assert (tmp_path / "config.json").read_text() == whole
+    assert (tmp_path / "summary.json").exists()
+    assert "goes on" not in capsys.readouterr().out
+
+
+def test_a_damaged_config_of_a_longer_run_is_mended_by_its_last_command(tmp_path):
+    config, longer = (tiny_config(train__epochs=epochs) for epochs in (3, 5))
+    open_workdir(tmp_path, config, COMMAND)
+    open_workdir(tmp_path, longer, COMMAND)
+    whole = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(whole[:200])
+    with pytest.raises(WorkdirError, match=r"The same command as at its last start"):
+        read_config(tmp_path)
+    with pytest.raises(WorkdirError, match="Give the config of its last start"):
+        open_workdir(tmp_path, config, COMMAND)
+    open_workdir(tmp_path, longer, COMMAND)
+    assert (tmp_path / "config.json").read_text() == whole
+
+
+def test_a_damaged_config_that_cannot_be_written_anew_stays(tmp_path, monkeypatch):
+    open_workdir(tmp_path, small_config(), COMMAND)
+    (tmp_path / "config.json").write_text("{")
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_json", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            open_workdir(tmp_path, small_config(), COMMAND)
+    open_workdir(tmp_path, small_config(), COMMAND)
+    assert read_config(tmp_path).seed == 0
 
 
 @pytest.mark.parametrize(("anneal_epochs", "warnings"), [(0, 1), (3, 0)])

@@ -6,7 +6,8 @@ from typing import Any
 
 from capsjax.reports import wording
 from capsjax.reports.page.html import Markup, Section, details, element, facts, join, table
-from capsjax.runs.workdir import flatten, typed_words
+from capsjax.runs.starts import typed_words
+from capsjax.runs.workdir import flatten
 
 
 def settings(fields: Mapping[str, Any]) -> Section:
@@ -57,7 +58,7 @@ def commands(starts: Sequence[Mapping[str, Any]], program: str, others: Sequence
     """List the commands that made a run or a sweep, and those that do more with it.
 
     Args:
-      starts: see `capsjax.runs.workdir.read_starts`.
+      starts: see `capsjax.runs.starts.read_starts`.
       program: "train" or "sweep".
       others: further commands.
     """

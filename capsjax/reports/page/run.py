@@ -22,9 +22,10 @@ from capsjax.reports.page.tested import (
     sections_of_maps,
 )
 from capsjax.runs.data_record import Fingerprints, read_data
-from capsjax.runs.files import DamagedFileError, WorkdirError, read_json
+from capsjax.runs.files import read_json
 from capsjax.runs.selection import describe_selection
-from capsjax.runs.workdir import read_config, read_starts, read_summary
+from capsjax.runs.starts import read_starts
+from capsjax.runs.workdir import naming_remedy, read_config, read_summary
 from capsjax.runs.writers import read_metrics
 
 # Figures of evaluate.py and visualize.py, for a page without test images.
@@ -64,15 +65,11 @@ def read_record(workdir: Path) -> RunRecord:
       WorkdirError: if there is no run, or a file of it is damaged; the message names the remedy.
     """
     fields = resolved(read_config(workdir))
-    try:
+    with naming_remedy():
         starts, summary = read_starts(workdir), read_summary(workdir)
         return RunRecord(
             workdir, fields, starts, summary, read_metrics(workdir), read_data(workdir)
         )
-    except (DamagedFileError, FileNotFoundError) as error:
-        raise WorkdirError(
-            f"{error}. Start the run again with its --workdir, which makes the file anew"
-        ) from None
 
 
 def run_page(record: RunRecord, tested: Tested | None, missing: str = "") -> str:

@@ -26,7 +26,7 @@ from capsjax.reports.page.html import facts as list_facts
 from capsjax.reports.page.pictures import address_of
 from capsjax.runs.data_record import read_data
 from capsjax.runs.files import DamagedFileError, read_json, warn
-from capsjax.runs.workdir import read_starts
+from capsjax.runs.starts import read_starts
 
 PAGE = "report.html"
 
