@@ -71,8 +71,8 @@ def capsule_pool(
       (n, y, x, c): y rows and x columns of windows. Vectors are not squashed.
 
     Raises:
-      ValueError: for an invalid window, stride, padding or setting, an image too small for a
-        window, or channels that do not divide into `num_capsules`.
+      ValueError: for images of whole numbers, an invalid window, stride, padding or setting, an
+        image too small for a window, or channels that do not divide into `num_capsules`.
 
     Source: `CapsulePooling2D`, a notebook published without a paper.
 
@@ -82,7 +82,7 @@ def capsule_pool(
     >>> [round(value, 2) for value in capsule_pool(x, (1, 3)).ravel().tolist()]
     [1.54, 2.53]
     """
-    grid = make_grid(x.shape[1:3], window, stride, padding)
+    grid = _lay_windows(x, window, stride, padding)
     _check_settings(x.shape[-1], num_steps, temperature, num_capsules, eps)
     spread = _make_spread(upsample, grid)
     # The pixels of every window, the channels as capsules: (n, y, x, i, p, d).
@@ -120,12 +120,13 @@ def average_pool(
       (n, y, x, c).
 
     Raises:
-      ValueError: for an invalid window, stride or padding, or an image that is too small.
+      ValueError: for images of whole numbers, an invalid window, stride or padding, or an image
+        that is too small.
 
     >>> average_pool(jnp.arange(5.0).reshape(1, 1, 5, 1), (1, 2)).ravel().tolist()
     [0.5, 2.5, 4.0]
     """
-    grid = make_grid(x.shape[1:3], window, stride, padding)
+    grid = _lay_windows(x, window, stride, padding)
     share = jnp.asarray(1.0 / pixels_inside(grid)[None].sum(axis=-1, keepdims=True), x.dtype)
     return share * cut_windows(x, grid).sum(axis=3)
 
@@ -148,16 +149,27 @@ def max_pool(
       (n, y, x, c).
 
     Raises:
-      ValueError: for an invalid window, stride or padding, or an image that is too small.
+      ValueError: for images of whole numbers, an invalid window, stride or padding, or an image
+        that is too small.
 
     >>> max_pool(-jnp.arange(5.0).reshape(1, 1, 5, 1), (1, 2)).ravel().tolist()
     [-0.0, -2.0, -4.0]
     """
-    grid = make_grid(x.shape[1:3], window, stride, padding)
+    grid = _lay_windows(x, window, stride, padding)
     return cut_windows(x, grid, fill=-math.inf).max(axis=3)
 
 
 POOLINGS = {"average": average_pool, "capsule": capsule_pool, "max": max_pool}
+
+
+def _lay_windows(x: Array, window: Pair, stride: Pair | None, padding: str) -> Grid:
+    # In whole numbers the share of a pixel is 0, and there is no -∞ to pad with.
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"pooling needs images of floating-point numbers, not {x.dtype}: use "
+            "x.astype(jnp.float32)"
+        )
+    return make_grid(x.shape[1:3], window, stride, padding)
 
 
 def _make_spread(upsample: str, grid: Grid) -> Callable[[Array], Array]:

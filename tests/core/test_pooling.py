@@ -7,6 +7,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -394,6 +395,15 @@ def test_mistakes_are_named(arguments, message):
 def test_mistakes_are_named_by_the_plain_poolings_too(name, arguments):
     with pytest.raises(ValueError, match=r"window is a pair|unknown padding 'FULL'"):
         POOLINGS[name](jnp.zeros((1, 5, 5, 4)), **arguments)
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.bool_])
+def test_images_of_whole_numbers_are_refused(monkeypatch, name, dtype):
+    # Without type checking, which is on in tests alone and has errors of its own.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=f"floating-point numbers, not {jnp.dtype(dtype)}: use x"):
+        POOLINGS[name](jnp.ones((1, 6, 6, 4), dtype))
 
 
 @pytest.mark.parametrize("window", [3, (3, 3, 3), (3.0, 3.0)])
