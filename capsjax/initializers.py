@@ -40,18 +40,23 @@ from capsjax.notation import Initializer
 from capsjax.registry import look_up
 
 
-def make_initializer(spec: str, fan_in: int | None = None) -> Initializer:
+def make_initializer(
+    spec: str, fan_in: int | None = None, *, matrices: bool = False
+) -> Initializer:
     """Make the initializer that a specification names.
 
     Args:
       spec: a name from the table above, with its number in parentheses if it takes one.
       fan_in: for "fan_in_uniform" on a bias, whose own shape does not determine it.
+      matrices: whether the array is one of matrices W. A kernel (k, k, c, o) has four axes too, so
+        that the shape does not show it.
 
     Returns:
       A function of (key, shape, dtype).
 
     Raises:
-      ValueError: for an unknown name, or a missing or superfluous number.
+      ValueError: for an unknown name, a missing or superfluous number, or an initializer for
+        matrices W where the array is another.
 
     >>> make_initializer("constant(0.1)")(jax.random.key(0), (2,)).tolist()
     [0.10000000149011612, 0.10000000149011612]
@@ -63,6 +68,11 @@ def make_initializer(spec: str, fan_in: int | None = None) -> Initializer:
     if look_up(_TAKES_NUMBER, name, "initializer") != (number is not None):
         example = f"{name}(0.1)" if _TAKES_NUMBER[name] else name
         raise ValueError(f"write the initializer {spec!r} like {example!r}")
+    if name in _FOR_MATRICES and not matrices:
+        raise ValueError(
+            f"the initializer {spec!r} is for the matrices W of capsules, not for another kernel "
+            "or a bias: use one for any array, such as 'normal(0.01)'"
+        )
     if name == "fan_in_uniform":
         return _fan_in_uniform(fan_in)
     if number is None:
@@ -166,8 +176,11 @@ _WITHOUT_NUMBER = {
     "he_normal_votes": initializers.he_normal(in_axis=-1, out_axis=-2),
 }
 
+_VOTES = ("unit_votes", "fan_in_votes", "glorot_votes")
+_FOR_MATRICES = (*_VOTES, "he_normal_votes", "he_normal_child", "he_uniform_child")
+
 _TAKES_NUMBER = {
     **dict.fromkeys(("constant", "normal", "truncated_normal", "uniform"), True),
-    **dict.fromkeys(("unit_votes", "fan_in_votes", "glorot_votes"), True),
+    **dict.fromkeys(_VOTES, True),
     **dict.fromkeys((*_WITHOUT_NUMBER, "fan_in_uniform"), False),
 }

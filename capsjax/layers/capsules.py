@@ -156,7 +156,7 @@ class DenseCaps(nn.Module):
         sizes = (types if share else i, self.num_capsules, self.pose_size, p)
         shape = self.votes.shape_of_matrices(*sizes)
         if self.pose_size:
-            W = self.param("W", make_initializer(self.kernel_init), shape)
+            W = self.param("W", make_initializer(self.kernel_init, matrices=True), shape)
         else:
             _check_needs_no_votes(self.routing)
             W = jnp.zeros(shape)
@@ -248,7 +248,7 @@ class ConvCaps(nn.Module):
             u = _scramble(u)
         o, places = competition.children.shape
         shape = self.votes.shape_of_matrices(places, self.types, self.pose_size, p)
-        W = self.param("W", make_initializer(self.kernel_init), shape)
+        W = self.param("W", make_initializer(self.kernel_init, matrices=True), shape)
         a = competition.gather(activations.reshape(n, -1, 1))[..., 0]
         summed = self.windows == "summed"
         if summed:

@@ -1,6 +1,7 @@
 """Initial values: bounds, deviations and errors."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,14 @@ import numpy as np
 import pytest
 
 from capsjax.initializers import make_initializer
+from capsjax.layers import Conv, ConvCaps, Decoder, DenseCaps
+from capsjax.notation import Capsules
+from capsjax.routing import make_routing
+
+OF_MATRICES = (
+    "unit_votes(1.0)", "fan_in_votes(1.0)", "glorot_votes(9)",
+    "he_normal_votes", "he_normal_child", "he_uniform_child",
+)  # fmt: skip
 
 
 def draw(spec, shape, **settings):
@@ -53,13 +62,13 @@ def test_he_and_glorot_make_up_for_the_cut():
 def test_glorot_of_matrices_in_windows():
     # 9 places of 8 types below and 16 types above: 16 · 9 · 8 and 16 · 9 · 16 weights.
     bound = (6 / (16 * 9 * 8 + 16 * 9 * 16)) ** 0.5
-    assert_uniform(draw("glorot_votes(9)", (72, 16, 4, 4)), bound)
+    assert_uniform(draw("glorot_votes(9)", (72, 16, 4, 4), matrices=True), bound)
     assert_uniform(draw("he_uniform", (5, 5, 8, 200)), (6 / 200) ** 0.5)
 
 
 def test_he_normal_of_the_transformation_matrices():
     # Keras counts 10 · 16 · 8 = 1280 weights into a unit of an array (10, 16, 8, 16).
-    values = draw("he_normal_votes", (16, 10, 16, 8))
+    values = draw("he_normal_votes", (16, 10, 16, 8), matrices=True)
     np.testing.assert_allclose(values.std(), (2 / 1280) ** 0.5, rtol=0.02)
 
 
@@ -71,8 +80,8 @@ def test_glorot_by_the_number_of_weights():
 
 def test_he_of_all_weights_of_a_child():
     # PyTorch counts 10 · 16 · 8 = 1280 weights of an array (i, 10 · 16, 8).
-    assert_uniform(draw("he_uniform_child", (40, 10, 16, 8)), (6 / 1280) ** 0.5)
-    values = draw("he_normal_child", (40, 10, 16, 8))
+    assert_uniform(draw("he_uniform_child", (40, 10, 16, 8), matrices=True), (6 / 1280) ** 0.5)
+    values = draw("he_normal_child", (40, 10, 16, 8), matrices=True)
     np.testing.assert_allclose(values.std(), (2 / 1280) ** 0.5, rtol=0.02)
     assert np.abs(values).max() > 3 * (2 / 1280) ** 0.5, "not cut"
 
@@ -80,11 +89,30 @@ def test_he_of_all_weights_of_a_child():
 @pytest.mark.parametrize("shape", [(72, 8, 4, 4), (36, 5, 6, 16)])
 def test_fan_in_votes_give_sums_of_votes_a_variance_of_one_in_the_number_of_parents(shape):
     i, j, _, p = shape
-    W = draw("fan_in_votes(2.0)", shape)
+    W = draw("fan_in_votes(2.0)", shape, matrices=True)
     np.testing.assert_allclose(W.std(), 2 * (j / (i * p)) ** 0.5, rtol=0.03)
     poses = np.random.default_rng(0).normal(size=(200, i, p))
     sums = np.einsum("nip,ijdp->njd", poses, W) / j
     np.testing.assert_allclose(sums.var(), 4 / j, rtol=0.1)
+
+
+@pytest.mark.parametrize("spec", OF_MATRICES)
+def test_what_is_for_matrices_is_refused_for_another_array(spec):
+    layers = (Conv(4, 3, kernel_init=spec), Decoder((2, 2, 1), kernel_init=spec))
+    refusal = re.escape(f"{spec!r} is for the matrices W of capsules")
+    for layer, shape in zip(layers, [(1, 5, 5, 2), (1, 3, 4)], strict=True):
+        with pytest.raises(ValueError, match=refusal):
+            layer.init(jax.random.key(0), jnp.ones(shape))
+
+
+@pytest.mark.parametrize("spec", OF_MATRICES)
+def test_layers_of_matrices_take_what_is_for_them(spec):
+    settings = {"pose_size": 4, "routing": make_routing("uniform"), "kernel_init": spec}
+    below = Capsules(jnp.ones((1, 3, 3, 2, 4)), jnp.ones((1, 3, 3, 2)))
+    for layer in (DenseCaps(num_capsules=2, **settings), ConvCaps(types=2, **settings)):
+        W = layer.init(jax.random.key(0), below)["params"]["W"]
+        assert W.shape == (18, 2, 4, 4)
+        assert (W != 0).all()
 
 
 def test_truncated_normal_is_cut_at_two_deviations():
@@ -168,12 +196,12 @@ def test_a_specification_that_cannot_be_read(spec):
 @pytest.mark.parametrize("number", ["-0.1", "nan", "inf"])
 def test_a_deviation_is_a_finite_number_of_at_least_zero(name, number):
     with pytest.raises(ValueError, match="is not a standard deviation"):
-        make_initializer(f"{name}({number})")
+        make_initializer(f"{name}({number})", matrices=True)
 
 
 def test_unit_votes_begin_with_sums_of_unit_length():
     # 200 children of unit length, whose votes for 5 parents are weighted by a fifth.
-    W = make_initializer("unit_votes(0.5)")(jax.random.key(0), (200, 5, 8, 4))
+    W = make_initializer("unit_votes(0.5)", matrices=True)(jax.random.key(0), (200, 5, 8, 4))
     u = jnp.full((200, 4), 0.5)
     s = jnp.einsum("ip,ijdp->jd", u, W) / 5
     lengths = jnp.linalg.norm(s, axis=-1)
