@@ -78,7 +78,7 @@ class PoseDecoder(nn.Module):
         h, w = self._first_sizes()
         c = self.map_features
         for name, features, stride in self._layers():
-            border = border_of_transposed(KERNEL_SIZE + _zeros(stride), stride)
+            border = border_of_transposed(KERNEL_SIZE + sum(zeros_of_kernel(stride)), stride)
             size = sum(border) + 1
             taps = border[0] + 1
             yield name, (h + size - 1, w + size - 1, c), (taps, taps, c, stride**2 * features)
@@ -100,7 +100,7 @@ class PoseDecoder(nn.Module):
         def convolve(x: Array, kernel: Array) -> Array:
             return conv2d(x, kernel, 1, compute.conv, compute.operands)
 
-        zeros = (_zeros(stride), 0)
+        zeros = zeros_of_kernel(stride)
         kernel = jnp.pad(kernel, (zeros, zeros, (0, 0), (0, 0)))
         border = border_of_transposed(kernel.shape[0], stride)
         padded = jnp.pad(x, ((0, 0), border, border, (0, 0)))
@@ -124,9 +124,14 @@ class PoseDecoder(nn.Module):
         return [size // factor for size in sizes]
 
 
-def _zeros(stride: int) -> int:
-    """Return how many rows of zeros before those of the kernel make them a multiple of the stride.
+def zeros_of_kernel(stride: int) -> tuple[int, int]:
+    """Return how many rows of zeros before and after a kernel make it a multiple of the stride.
 
-    The upper left pixel of a window is then the one that TensorFlow's padding "SAME" takes.
+    The upper left pixel of a window is then the one that TensorFlow's padding "SAME" takes: where
+    windows leave gaps, these come after each.
+
+    >>> zeros_of_kernel(2), zeros_of_kernel(5)
+    ((1, 0), (0, 2))
     """
-    return -KERNEL_SIZE % stride
+    zeros = -KERNEL_SIZE % stride
+    return (zeros, 0) if stride < KERNEL_SIZE else (0, zeros)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from capsjax.layers import Decoder, PoseDecoder, UpsamplingDecoder
-from capsjax.layers.pose_decoder import KERNEL_SIZE
+from capsjax.layers.pose_decoder import zeros_of_kernel
 from capsjax.models import CapsNet, DeepCaps, EfficientCapsNet
 from capsjax.reports.page.pictures import numbers
 from capsjax.runs.predictor import Predictor
@@ -93,8 +93,7 @@ def _pose_decoder(decoder: PoseDecoder, variables: Mapping[str, Any]) -> Steps:
     yield {"do": "affine", "scale": scale, "bias": norm["bias"] - statistics["mean"] * scale}
     layers = [(f"deconv_{index}", stride) for index, stride in enumerate(decoder.stride)]
     for name, stride in (*layers, ("pixels", 1)):
-        # With as many zeros before it as make its rows a multiple of the stride.
-        zeros = (-KERNEL_SIZE % stride, 0)
+        zeros = zeros_of_kernel(stride)
         kernel = np.pad(params[f"{name}_kernel"], (zeros, zeros, (0, 0), (0, 0)))
         yield {
             "do": "transposed",
