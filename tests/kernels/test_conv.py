@@ -146,6 +146,17 @@ def test_check_fits_accepts_an_image_as_large_as_the_kernel():
     conv.check_fits((9, 5), (9, 5), "the convolution")
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("form", [*FORMS, "auto"])
+def test_a_kernel_for_other_channels_is_refused_with_both_shapes(monkeypatch, channels, form):
+    # Without type checking, which is on in tests alone and has errors of its own.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    x, kernel = jnp.ones((1, 6, 6, 2)), jnp.ones((3, 3, channels, 4))
+    shapes = rf"\(1, 6, 6, 2\) .* \(3, 3, {channels}, 4\)"
+    with pytest.raises(ValueError, match=shapes):
+        conv.conv2d(x, kernel, form=form)
+
+
 def test_unknown_form_names_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'patches'"):
         conv.conv2d(jnp.ones((1, 4, 4, 1)), jnp.ones((2, 2, 1, 1)), form="patch")

@@ -3,6 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from jax import lax
@@ -54,6 +55,14 @@ def test_value_and_gradients_are_those_of_the_plain_form(size, kernel, stride):
 def test_an_image_that_is_smaller_than_the_kernel():
     with pytest.raises(ValueError, match=r"needs at least 5x5 pixels .* gets 4x6"):
         depthwise_conv2d(jnp.ones((1, 4, 6, 2)), jnp.ones((5, 5, 2)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_kernel_for_other_channels(monkeypatch, channels):
+    # Without type checking, which is on in tests alone and has errors of its own.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=rf"\(1, 6, 6, 2\) .* \(5, 5, {channels}\)"):
+        depthwise_conv2d(jnp.ones((1, 6, 6, 2)), jnp.ones((5, 5, channels)))
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from capsjax.kernels.conv.gathered import conv2d_gathered
 from capsjax.kernels.conv.patches import conv2d_patches, extract_patches
 from capsjax.kernels.conv.phases import conv2d_phases
 from capsjax.kernels.conv.plan import make_plan, multiplications
-from capsjax.kernels.conv.sizes import check_fits, output_size
+from capsjax.kernels.conv.sizes import check_channels, check_fits, output_size
 from capsjax.kernels.conv.strips import conv2d_strips, zeros_of_strips
 from capsjax.kernels.conv.transposed import border_of_transposed, transposed_conv2d
 from capsjax.products import OPERAND_TYPES, OperandType
@@ -67,12 +67,14 @@ def conv2d(
       (n, (h - kh) // stride + 1, (w - kw) // stride + 1, o).
 
     Raises:
-      ValueError: if the image is smaller than the kernel, or the form or dtype is unknown.
+      ValueError: if the image is smaller than the kernel or has other channels, or the form or
+        dtype is unknown.
 
     >>> conv2d(jnp.ones((1, 28, 28, 1)), jnp.ones((9, 9, 1, 4))).shape
     (1, 20, 20, 4)
     """
     check_fits(x.shape[1:3], kernel.shape[:2], "the convolution")
+    check_channels(x.shape, kernel.shape, "the convolution")
     look_up(OPERAND_TYPES, dtype, "number type of operands")
     if form == "auto":
         form = choose_form(x.shape, kernel.shape, stride)

@@ -7,7 +7,7 @@ XLA's CPU backend takes 0.38 s for one gradient of 16 images of 9x9x128 with a k
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from capsjax.kernels.conv.sizes import check_fits
+from capsjax.kernels.conv.sizes import check_channels, check_fits
 from capsjax.windows import cut_windows, make_grid
 
 
@@ -29,13 +29,14 @@ def depthwise_conv2d(
       (n, (h - kh) // stride + 1, (w - kw) // stride + 1, c).
 
     Raises:
-      ValueError: if the image is smaller than the kernel.
+      ValueError: if the image is smaller than the kernel or has other channels.
 
     >>> depthwise_conv2d(jnp.ones((1, 9, 9, 4)), jnp.ones((9, 9, 4)))[0, 0, 0].tolist()
     [81.0, 81.0, 81.0, 81.0]
     """
     size = kernel.shape[:2]
     check_fits(x.shape[1:3], size, "the depthwise convolution")
+    check_channels(x.shape, kernel.shape, "the depthwise convolution")
     grid = make_grid(x.shape[1:3], size, (stride, stride), "VALID")
     if grid.rows.count == grid.columns.count == 1:
         # One window: cut out as a tile, it is not copied.
