@@ -32,7 +32,7 @@ def product(
     Args:
       subscripts: einsum's subscripts, such as "nk,km->nm". Each letter of an operand also appears
         in the other or in the result, and none appears twice in one.
-      a, b: the operands, float32 or bfloat16.
+      a, b: the operands. Those that are neither float32 nor bfloat16 are turned to float32 first.
       dtype: type that the operands are rounded to, "float32" or "bfloat16".
       result: type that the result is rounded to; a large result in bfloat16 takes half the memory
         time on an accelerator and is slower on a CPU.
@@ -46,6 +46,8 @@ def product(
     look_up(OPERAND_TYPES, dtype, "number type of operands")
     if dtype == "float32" and result == "float32":
         return jnp.einsum(subscripts, a.astype(jnp.float32), b.astype(jnp.float32))
+    # The gradient's products have results of the operands' types, which are these two.
+    a, b = (x if x.dtype.name in OPERAND_TYPES else x.astype(jnp.float32) for x in (a, b))
     return _rounded_product(subscripts, dtype, result, (a.dtype.name, b.dtype.name), a, b)
 
 

@@ -188,6 +188,20 @@ def test_votes_are_rounded_alike_for_any_leading_axes(batch):
     assert np.abs(votes - predict_votes(u, W)).max() > 1e-4
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_operands_of_another_type_have_gradients_of_their_type(monkeypatch, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    a, b = (x.astype(jnp.float16) for x in operands(PRODUCTS["nk,km->nm"]))
+    wide = (a.astype(jnp.float32), b.astype(jnp.float32))
+    _, found = gradients("nk,km->nm", "bfloat16", a, b)
+    _, expected = gradients("nk,km->nm", "bfloat16", *wide)
+    assert [x.dtype for x in found] == [jnp.float16] * 2
+    chex.assert_trees_all_equal(found, tuple(x.astype(jnp.float16) for x in expected))
+    chex.assert_trees_all_equal(
+        product("nk,km->nm", a, b, "bfloat16"), product("nk,km->nm", *wide, "bfloat16")
+    )
+
+
 def test_unknown_type_names_the_nearest(monkeypatch):
     # Without type checking, which is on in tests alone and has errors of its own.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
