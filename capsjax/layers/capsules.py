@@ -203,7 +203,8 @@ class ConvCaps(nn.Module):
       votes, norm, kernel_init, compute: as in `DenseCaps`.
 
     Raises:
-      ValueError: for capsules without a grid, or a window that is larger than the grid.
+      ValueError: for capsules without a grid, a window that is larger than the grid, or settings
+        that do not fit together.
 
     Source: windows gathered: Hinton et al. 2018, section 5; summed: Rajasegaran et al. 2019,
     section 3; scrambled: code of Tsai et al. 2020.
@@ -227,6 +228,10 @@ class ConvCaps(nn.Module):
     def __call__(self, capsules: Capsules, memory: Any = None) -> tuple[Capsules, Any]:
         """Route, and return the capsules and what the algorithm needs at the next call."""
         look_up(WINDOWS, self.windows, "windows of a convolution of capsules (windows)")
+        if self.over == "released" and self.windows == "summed":
+            raise ValueError(
+                "over='released' needs windows='gathered': types of summed windows have no places"
+            )
         if capsules.poses.ndim != 5:
             raise ValueError(
                 "a convolution of capsules needs capsules on a grid (n, y, x, i, p), not of shape "

@@ -160,6 +160,7 @@ def test_capsules_without_a_grid_are_refused():
         ({"windows": "sumed"}, "did you mean 'summed'"),
         ({"norm": "rmss"}, "did you mean 'rms'"),
         ({"over": "type"}, "over of a competition"),
+        ({"over": "released", "windows": "summed"}, "'released' needs windows='gathered'"),
     ],
 )
 def test_settings_that_do_not_work_are_named(settings, message):
