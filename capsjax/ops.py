@@ -1,7 +1,8 @@
 """Elementary operations on capsules: norm, squash, votes and masks.
 
-Every function works on arrays with any leading axes and has a finite gradient everywhere,
-zero vectors included.
+Every function works on arrays with any leading axes. In float32 and bfloat16 its gradient is finite
+at all vectors shorter than 1e18, zero vectors included; the squares of longer ones are infinite.
+float16 is too narrow for squares and for eps: the squashes compute its vectors in float32.
 """
 
 import functools
@@ -79,6 +80,8 @@ def squash(
     """
     if eps <= 0:
         raise ValueError(f"eps is above 0, not {eps}: without it squash(0) is 0/0")
+    if s.dtype == jnp.float16:
+        return squash(s.astype(jnp.float32), axis, eps, eps_at=eps_at).astype(s.dtype)
     squared = jnp.sum(jnp.square(s), axis=axis, keepdims=True)
     if eps_at == "root":
         norm = jnp.sqrt(squared + eps)
@@ -109,6 +112,8 @@ def exponential_squash(s: Float[Array, "..."], axis: int = -1) -> Float[Array, "
     >>> round(float(safe_norm(exponential_squash(jnp.array([0.0, 3.0])))), 4)
     0.9502
     """
+    if s.dtype == jnp.float16:
+        return exponential_squash(s.astype(jnp.float32), axis).astype(s.dtype)
     norm = safe_norm(s, axis=axis, keepdims=True, eps=0.0)
     # The derivative of the quotient divides by |s|², which must not be 0 in single precision.
     short = norm < 1e-15

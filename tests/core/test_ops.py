@@ -96,6 +96,42 @@ def test_squash_is_zero_with_a_finite_gradient_at_zero(eps, eps_at):
     assert (gradient[2] > 0).all()
 
 
+SQUASHES = {
+    "root": ops.squash,
+    "norm": functools.partial(ops.squash, eps_at="norm"),
+    "exponential": ops.exponential_squash,
+}
+each_squash = pytest.mark.parametrize("squash", SQUASHES.values(), ids=list(SQUASHES))
+
+
+def value_and_gradient(squash, s):
+    def loss(s):
+        v = squash(s)
+        return v[..., 0].sum(), v
+
+    gradient, v = jax.jit(jax.grad(loss, has_aux=True))(s)
+    return v, gradient
+
+
+@each_squash
+def test_squashes_in_float16_are_those_in_float32(squash):
+    lengths = jnp.array([0.0, 1e-3, 0.5, 100.0, 300.0, 6e4])
+    s = (lengths[:, None] * jnp.array([[0.6, 0.8]])).astype(jnp.float16)
+    found = value_and_gradient(squash, s)
+    expected = value_and_gradient(squash, s.astype(jnp.float32))
+    assert [x.dtype for x in found] == [jnp.float16] * 2
+    chex.assert_trees_all_equal(found, tuple(x.astype(jnp.float16) for x in expected))
+    chex.assert_tree_all_finite(found)
+
+
+@each_squash
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gradients_of_long_vectors_are_finite(squash, dtype):
+    lengths = jnp.logspace(2, 18, 9)
+    s = (lengths[:, None] * jnp.array([[0.6, 0.8]])).astype(dtype)
+    chex.assert_tree_all_finite(value_and_gradient(squash, s))
+
+
 @pytest.mark.parametrize("eps_at", PLACEMENTS)
 def test_squash_gradient_is_the_numerical_one(eps_at):
     with jax.enable_x64(True):
