@@ -161,8 +161,8 @@ class OneAtATime:
 
     def sum_of_votes(self, u: Array, W: Array) -> Float[Array, "j n d"]:
         """Return the sum of all votes for each upper capsule."""
-        (j, d, _), n = W.shape, len(u)
-        s = u.reshape(n, -1) @ W.reshape(j * d, -1).T
+        (j, d, k), n = W.shape, len(u)
+        s = u.reshape(n, k) @ W.reshape(j * d, k).T
         return s.reshape(n, j, d).transpose(1, 0, 2)
 
     def logits(self, total: Float[Array, "j n d"], u: Array, W: Array) -> Float[Array, "j n i"]:

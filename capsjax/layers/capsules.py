@@ -1,5 +1,6 @@
 """Capsule layers: Flax Linen modules that hold the parameters of `ops` and `routing`."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -99,12 +100,14 @@ class PrimaryCaps(nn.Module):
 
 def group_channels(features: Float[Array, "n y x f"], pose_size: int) -> Float[Array, "n y x i p"]:
     """Make `pose_size` neighbouring channels at one position a capsule, as the paper does."""
-    return features.reshape(*features.shape[:3], -1, pose_size)
+    return features.reshape(*features.shape[:3], features.shape[3] // pose_size, pose_size)
 
 
 def group_pixels(features: Float[Array, "n y x f"], pose_size: int) -> Float[Array, "n i p"]:
     """Make `pose_size` neighbouring pixels of one channel a capsule: a channel-first flatten."""
-    return features.transpose(0, 3, 1, 2).reshape(features.shape[0], -1, pose_size)
+    n, *sizes = features.shape
+    flat = features.transpose(0, 3, 1, 2)
+    return flat.reshape(n, math.prod(sizes) // pose_size, pose_size)
 
 
 GROUPINGS = {"channels": group_channels, "pixels": group_pixels}
@@ -150,9 +153,9 @@ class DenseCaps(nn.Module):
         """Route, and return the capsules and what the algorithm needs at the next call."""
         share = look_up(SHARED, self.shared, "sharing of matrices (shared)")
         poses, activations = _normalise(self.norm, capsules)
-        n, *grid, types, _ = poses.shape
-        u, a = poses.reshape(n, -1, poses.shape[-1]), activations.reshape(n, -1)
-        i, p = u.shape[-2:]
+        n, *grid, types, p = poses.shape
+        i = math.prod(grid) * types
+        u, a = poses.reshape(n, i, p), activations.reshape(n, i)
         sizes = (types if share else i, self.num_capsules, self.pose_size, p)
         shape = self.votes.shape_of_matrices(*sizes)
         if self.pose_size:
@@ -239,32 +242,29 @@ class ConvCaps(nn.Module):
             )
         poses, activations = _normalise(self.norm, capsules)
         n, *grid, types, p = poses.shape
+        settings = {"over": self.over, "start": self.start}
         competition = window_competition(
-            tuple(grid),
-            self.kernel_size,
-            self.stride,
-            types,
-            self.padding,
-            over=self.over,
-            start=self.start,
+            tuple(grid), self.kernel_size, self.stride, types, self.padding, **settings
         )
-        u = competition.gather(poses.reshape(n, -1, p))
+        children = math.prod(grid) * types
+        u = competition.gather(poses.reshape(n, children, p))
         if self.windows == "scrambled":
             u = _scramble(u)
         o, places = competition.children.shape
         shape = self.votes.shape_of_matrices(places, self.types, self.pose_size, p)
         W = self.param("W", make_initializer(self.kernel_init, matrices=True), shape)
-        a = competition.gather(activations.reshape(n, -1, 1))[..., 0]
+        a = competition.gather(activations.reshape(n, children, 1))[..., 0]
         summed = self.windows == "summed"
         if summed:
-            a = jnp.max(a.reshape(n, o, -1, types), axis=2)
-            competition = competition_of_types(o, types, over=self.over, start=self.start)
+            a = jnp.max(a.reshape(n, o, places // types, types), axis=2)
+            competition = competition_of_types(o, types, **settings)
         learned = declare_learned(self, (a.shape[-1], self.types, p, self.pose_size))
 
         def route(u: Array, a: Array, memory: Any) -> tuple[Array, Routed]:
             votes = self.votes(u, W, self.compute.operands)
             if summed:
-                votes = jnp.sum(votes.reshape(len(u), o, -1, types, *votes.shape[-2:]), axis=2)
+                of_places = (places // types, types, *votes.shape[-2:])
+                votes = jnp.sum(votes.reshape(len(u), o, *of_places), axis=2)
             context = {"u": None if summed else u, "competition": competition, "memory": memory}
             return votes, call_routing(self.routing, votes, a, learned, **context)
 

@@ -31,7 +31,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, masked: Float[Array, "n j d"]) -> Float[Array, "n h w c"]:
-        x = masked.reshape(masked.shape[0], -1)
+        x = masked.reshape(masked.shape[0], math.prod(masked.shape[1:]))
         for index, width in enumerate(self.hidden):
             x = nn.relu(self._dense(x, width, self.kernel_init, f"hidden_{index}"))
         pixels = math.prod(self.image_shape)
@@ -76,7 +76,7 @@ class UpsamplingDecoder(nn.Module):
     def __call__(self, masked: Float[Array, "n j d"]) -> Float[Array, "n h w c"]:
         h, w = (self._first_size(size) for size in self.image_shape[:2])
         initial = {"kernel_init": self.kernel_init, "bias_init": self.bias_init}
-        x = masked.reshape(masked.shape[0], -1)
+        x = masked.reshape(masked.shape[0], math.prod(masked.shape[1:]))
         x = nn.Dense(
             h * w,
             kernel_init=make_initializer(self.kernel_init),

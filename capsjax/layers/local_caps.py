@@ -150,7 +150,8 @@ def _route_locally(
     else:
         least = jax.ShapeDtypeStruct((n * i, rows.window, padded.shape[2], p), padded.dtype)
         votes_bytes = 4 * jax.eval_shape(convolve, least).size
-        above, inside = map_bands(route, padded, rows, max(1, _band_bytes() // votes_bytes))
+        at_once = max(1, _band_bytes() // max(1, votes_bytes))
+        above, inside = map_bands(route, padded, rows, at_once)
     sow_values(layer, **inside)
     return above
 

@@ -1,5 +1,6 @@
 """Capsules in a convolution whose kernel is shared by all types of children."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -76,9 +77,9 @@ class SharedConvCaps(nn.Module):
             name="conv",
         )(fit_to_windows(maps, windows))
         above = votes.shape[1:3]
-        votes = votes.reshape(n, i, -1, self.types, self.pose_size)
+        o = math.prod(above)
+        votes = votes.reshape(n, i, o, self.types, self.pose_size)
         votes = jnp.moveaxis(votes, 1, 2)
-        o = votes.shape[1]
         a = jnp.max(cut_windows(capsules.activations, windows), axis=3).reshape(n, o, i)
         competition = competition_of_types(o, i, over=self.over, start=self.start)
         learned = declare_learned(self, (i, self.types, p, self.pose_size))

@@ -1,6 +1,7 @@
 """Convolution as gathered patches times a matrix: for few channels on a GPU."""
 
 import functools
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -56,7 +57,7 @@ def gather_patches(
     [[3.0, 3.0, 1.0, 0.0], [3.0, 3.0, 1.0, 0.0]]
     """
     n, *shape = x.shape
-    flat = x.reshape(n, -1)
+    flat = x.reshape(n, math.prod(shape))
     flat = jnp.concatenate([flat, jnp.ones((n, 1), x.dtype), jnp.zeros((n, 1), x.dtype)], axis=1)
     # Behind a barrier, because XLA would convert an image once for every patch.
     flat = lax.optimization_barrier(flat)
