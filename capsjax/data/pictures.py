@@ -98,14 +98,23 @@ def describe_picture(path: Path) -> Description:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def naming(name: str | Path) -> Iterator[None]:
+    """Raise DataError, with the name of a picture, for what Pillow raises while it reads one."""
     try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith(DEEP):
-                # Pillow would cut off whatever is above 255.
-                raise ValueError(f"{path} has more than 8 bits for a pixel's grey: save it with 8")
-            yield picture
+        yield
+    except Image.DecompressionBombError:
+        most = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+        raise DataError(f"{name} has more than {most} megapixels: save it smaller") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is no picture that Pillow can read") from None
+        raise DataError(f"{name} is no picture that Pillow can read") from None
     except (OSError, SyntaxError) as error:  # a damaged PNG raises either
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{name} cannot be read: {error}") from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    with naming(path), Image.open(path) as picture:
+        if picture.mode.startswith(DEEP):
+            # Pillow would cut off whatever is above 255.
+            raise DataError(f"{path} has more than 8 bits for a pixel's grey: save it with 8")
+        yield picture

@@ -226,3 +226,10 @@ def test_pictures_that_are_damaged_or_too_deep(folder):
     Image.fromarray(np.full((4, 6), 5000, np.uint16)).save(path)
     with pytest.raises(ValueError, match=r"11.png has more than 8 bits"):
         load(folder)
+
+
+def test_a_picture_too_large_for_pillow_is_named(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_000_000)
+    save(folder / "dog" / "16.png", 16, size=(2100, 2000))
+    with pytest.raises(DataError, match=r"16\.png has more than 4 megapixels: save it smaller"):
+        load(folder, image_size=(4, 6))
