@@ -5,17 +5,19 @@ With `data.file` the set is read from there: a folder of the set's files, or one
 `Dataset.save_to_disk` wrote.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from capsjax.data.arrays import Arrays, DataError
-from capsjax.data.examples import CHANNELS
+from capsjax.data.examples import CHANNELS, PARTS
 from capsjax.data.npz import set_aside
 from capsjax.data.own_pictures import HuggingFace
-from capsjax.data.pictures import GREY, check_size, fitted_picture
+from capsjax.data.pictures import GREY, check_depth, check_size, fitted_picture, naming
 from capsjax.registry import look_up
 
 # Files by which a folder of `save_to_disk` is known: several parts, or one.
@@ -35,12 +37,22 @@ def load_set(
         raise DataError(f"{name} has no part 'train', only {', '.join(sorted(parts)) or 'none'}")
     image_column, label_column = _columns(settings, parts["train"].features, name)
     labels, class_names = _labels(parts, label_column, name)
-    chosen, rows = part, np.arange(len(labels.get(part, ())))
+    places = {key: (key, np.arange(len(each))) for key, each in labels.items()}
     if "test" not in parts:
         divided = set_aside(labels["train"], split, class_names, "make a test part of your own")
-        chosen, rows = "train", divided[part == "test"]
-    pictures = {key: each.select_columns([image_column]) for key, each in parts.items()}
-    images = _read(settings, pictures, chosen, image_column, rows, name)
+        places = {key: ("train", rows) for key, rows in zip(PARTS, divided, strict=True)}
+    pictures = {key: _Pictures(each, image_column, name, key) for key, each in parts.items()}
+    image_shape = _image_shape(settings, pictures["train"])
+    if part == "train":
+        # Otherwise a picture of the test part that cannot be used would be found after training.
+        held_back, rows = places["test"]
+        for row in _shown(rows, "checking"):
+            _usable(pictures[held_back], row, settings, image_shape)
+    chosen, rows = places[part]
+    images = np.empty((len(rows), *image_shape), np.uint8)
+    for position, row in enumerate(_shown(rows, "reading")):
+        picture = _usable(pictures[chosen], row, settings, image_shape)
+        images[position] = fitted_picture(picture, image_shape)
     num_classes = len(class_names) or int(max(each.max() for each in labels.values())) + 1
     return Arrays(images, labels[chosen][rows], num_classes, class_names=class_names)
 
@@ -73,7 +85,7 @@ def _open(settings: HuggingFace, name: str, dir: str, file: str) -> dict[str, An
             f"{name} cannot be loaded ({type(error).__name__}: {text[:300]}): {remedy}"
         ) from error
     parts = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
-    return {part: parts[part] for part in ("train", "test") if part in parts}
+    return {part: parts[part] for part in PARTS if part in parts}
 
 
 def _columns(settings: HuggingFace, features: Any, name: str) -> tuple[str, str]:
@@ -89,39 +101,68 @@ def _columns(settings: HuggingFace, features: Any, name: str) -> tuple[str, str]
     )
 
 
-def _read(
-    settings: HuggingFace,
-    pictures: dict[str, Any],
-    part: str,
-    column: str,
-    rows: np.ndarray,
-    name: str,
-) -> np.ndarray:
-    """Read the pictures in the given rows of a part, as uint8 (n, h, w, c)."""
+class _Pictures:
+    """The pictures of a part of a set, by row."""
+
+    def __init__(self, rows: Any, column: str, name: str, part: str):
+        self._rows, self._column = rows.select_columns([column]), column
+        self._origin = f"the {part} part of {name}"
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def name(self, row: int) -> str:
+        """Return what a message calls the picture in a row."""
+        return f"picture {row} of {self._origin}"
+
+    def __getitem__(self, row: int) -> Image.Image:
+        """Return the picture in a row.
+
+        Raises:
+          DataError: if there is none, it cannot be read, or it has more than 8 bits.
+        """
+        with naming(self.name(row)):
+            picture = self._rows[row][self._column]
+        if picture is None:
+            raise DataError(
+                f"{self.name(row)} is missing: save a copy without that row and name it, "
+                "--config.data.file"
+            )
+        check_depth(picture, self.name(row))
+        return picture
+
+
+def _shown(rows: np.ndarray, doing: str) -> Iterable[int]:
+    return tqdm(rows.tolist(), doing, unit="picture", disable=None, leave=False, delay=1)
+
+
+def _image_shape(settings: HuggingFace, sample: _Pictures) -> tuple[int, int, int]:
+    """Return the shape of all images, (h, w, c), by those of the training part."""
     channels = look_up(CHANNELS, settings.colour, "colour of pictures")
     check_size(settings.image_size)
-    # Both parts have the same shape, so both look at the training part.
-    sample = pictures["train"]
-    height, width = settings.image_size or sample[0][column].size[::-1]
+    height, width = settings.image_size or sample[0].size[::-1]
     if not channels:
         few = np.linspace(0, len(sample) - 1, min(len(sample), LOOKED_AT)).astype(int)
-        channels = 1 if all(sample[int(k)][column].mode in GREY for k in few) else 3
-    images = np.empty((len(rows), height, width, channels), np.uint8)
-    shown = tqdm(rows, "reading", unit="picture", disable=None, leave=False, delay=1)
-    for position, row in enumerate(shown):
-        picture = pictures[part][int(row)][column]
-        if not settings.image_size and picture.size != (width, height):
-            raise DataError(
-                f"picture {row} of {name} has {picture.height}x{picture.width} pixels and the "
-                f"first {height}x{width}: give the rows and columns for all, data.hf.image_size"
-            )
-        if channels == 1 and settings.colour == "auto" and picture.mode not in GREY:
-            raise DataError(
-                f"picture {row} of {name} is in colour and others are grey: give the same for "
-                "all, data.hf.colour"
-            )
-        images[position] = fitted_picture(picture, images.shape[1:])
-    return images
+        channels = 1 if all(sample[row].mode in GREY for row in few.tolist()) else 3
+    return height, width, channels
+
+
+def _usable(
+    pictures: _Pictures, row: int, settings: HuggingFace, image_shape: tuple[int, int, int]
+) -> Image.Image:
+    """Return the picture in a row, of the size and the colours that the images have."""
+    picture, (height, width, channels) = pictures[row], image_shape
+    if not settings.image_size and picture.size != (width, height):
+        raise DataError(
+            f"{pictures.name(row)} has {picture.height}x{picture.width} pixels and the first "
+            f"{height}x{width}: give the rows and columns for all, data.hf.image_size"
+        )
+    if channels == 1 and settings.colour == "auto" and picture.mode not in GREY:
+        raise DataError(
+            f"{pictures.name(row)} is in colour and others are grey: give the same for all, "
+            "data.hf.colour"
+        )
+    return picture
 
 
 def _one_column(
@@ -154,11 +195,11 @@ def _labels(
         found = {part: np.searchsorted(class_names, each) for part, each in found.items()}
     else:
         class_names = ()
-    for part, each in found.items():
+    for key, each in found.items():
         if each.dtype.kind not in "iu" or each.ndim != 1 or each.min(initial=0) < 0:
             raise DataError(
-                f"the column {column!r} of {name} has no class for each image of its part {part!r} "
+                f"the column {column!r} of {name} has no class for each image of its part {key!r} "
                 "(the Hub has test parts whose labels are kept back): name another label_column, "
                 "or save a copy without that part and name it, --config.data.file"
             )
-    return {part: each.astype(np.int32) for part, each in found.items()}, class_names
+    return {key: each.astype(np.int32) for key, each in found.items()}, class_names

@@ -97,6 +97,12 @@ def describe_picture(path: Path) -> Description:
         return Description((picture.height, picture.width), picture.mode in GREY)
 
 
+def check_depth(picture: Image.Image, name: str | Path) -> None:
+    """Raise DataError for a picture of which Pillow would cut off what is above 255."""
+    if picture.mode.startswith(DEEP):
+        raise DataError(f"{name} has more than 8 bits for a pixel's grey: save it with 8")
+
+
 @contextlib.contextmanager
 def naming(name: str | Path) -> Iterator[None]:
     """Raise DataError, with the name of a picture, for what Pillow raises while it reads one."""
@@ -114,7 +120,5 @@ def naming(name: str | Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     with naming(path), Image.open(path) as picture:
-        if picture.mode.startswith(DEEP):
-            # Pillow would cut off whatever is above 255.
-            raise DataError(f"{path} has more than 8 bits for a pixel's grey: save it with 8")
+        check_depth(picture, path)
         yield picture

@@ -26,7 +26,7 @@ def a_part(images, labels, names=None):
     if isinstance(labels[0], str):
         kind = datasets.Value("string")
     features = datasets.Features({"image": datasets.Image(), "label": kind})
-    found = [Image.fromarray(image) for image in images]
+    found = [None if image is None else Image.fromarray(image) for image in images]
     return datasets.Dataset.from_dict({"image": found, "label": list(labels)}, features=features)
 
 
@@ -108,6 +108,58 @@ def test_what_cannot_be_used_is_named_with_a_remedy(tmp_path, problem, message):
         (tmp_path / "cache").mkdir()
     with pytest.raises(ValueError, match=message):
         load_part(NAME, "train", **where, hf=settings)
+
+
+def deep(kind):
+    """Grey of more than 8 bits: Pillow's mode "I;16", "I" or "F"."""
+    return (pictures(1)[0] * 100.0).astype(kind)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_pictures_of_more_than_8_bits_are_refused_and_not_cut_off(tmp_path, kind):
+    images = [*pictures(5), deep(kind)]
+    where = saved(tmp_path / "copy", train=a_part(images, [0, 1] * 3, ["cat", "dog"]))
+    for settings in ({}, {"colour": "grey", "image_size": (6, 4)}):
+        with pytest.raises(DataError, match=r"picture 5 of the train part of .* more than 8 bits"):
+            load_part(NAME, "train", **where, hf=settings)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (pictures(1, (5, 5))[0], "has 5x5 pixels and the first 6x4.*data.hf.image_size"),
+        (pictures(1, colour=True)[0], "is in colour and others are grey.*data.hf.colour"),
+        (deep(np.uint16), "has more than 8 bits"),
+        (None, "is missing: save a copy without that row and name it, --config.data.file"),
+    ],
+)
+def test_a_picture_for_testing_that_cannot_be_used_stops_training(tmp_path, image, message):
+    train, test = a_part(pictures(6), [0, 1] * 3), a_part([*pictures(2), image], [0, 1, 0])
+    where = saved(tmp_path / "copy", train=train, test=test)
+    for part in ("train", "test"):
+        with pytest.raises(DataError, match=f"picture 2 of the test part of .* {message}"):
+            load_part(NAME, part, **where)
+
+
+def test_so_does_one_that_is_set_aside_for_testing(tmp_path):
+    images, labels = list(pictures(12)), [0, 1] * 6
+    where = saved(tmp_path / "whole", train=a_part(images, labels))
+    chosen = load_part(NAME, "test", **where).images[0, ..., 0]
+    row = next(row for row in range(12) if (images[row] == chosen).all())
+    images[row] = pictures(1, (5, 5))[0]
+    where = saved(tmp_path / "copy", train=a_part(images, labels))
+    with pytest.raises(DataError, match=f"picture {row} of the train part of .* has 5x5 pixels"):
+        load_part(NAME, "train", **where, hf={"colour": "grey"})
+
+
+def test_a_picture_that_is_no_picture_is_named(tmp_path):
+    path = tmp_path / "broken.png"
+    path.write_text("no")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    columns = {"image": [str(path)] * 4, "label": [0, 1] * 2}
+    where = saved(tmp_path / "copy", train=datasets.Dataset.from_dict(columns, features=features))
+    with pytest.raises(DataError, match=r"picture 0 of the train part of .* is no picture that"):
+        load_part(NAME, "train", **where)
 
 
 def test_a_set_without_a_name_is_asked_for():
