@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from capsjax.data.arrays import Arrays, DataError
 from capsjax.data.examples import CHANNELS, PARTS
+from capsjax.data.labels import check_no_gaps
 from capsjax.data.npz import set_aside
 from capsjax.data.own_pictures import HuggingFace
 from capsjax.data.pictures import GREY, check_depth, check_size, fitted_picture, naming
@@ -36,7 +37,7 @@ def load_set(
     if "train" not in parts:
         raise DataError(f"{name} has no part 'train', only {', '.join(sorted(parts)) or 'none'}")
     image_column, label_column = _columns(settings, parts["train"].features, name)
-    labels, class_names = _labels(parts, label_column, name)
+    labels, class_names = _labels(parts, label_column, name, part)
     places = {key: (key, np.arange(len(each))) for key, each in labels.items()}
     if "test" not in parts:
         divided = set_aside(labels["train"], split, class_names, "make a test part of your own")
@@ -179,9 +180,12 @@ def _one_column(
 
 
 def _labels(
-    parts: dict[str, Any], column: str, name: str
+    parts: dict[str, Any], column: str, name: str, part: str
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Return the labels of each part, and the names of classes if they have any."""
+    """Return the labels of each part, and the names of classes if they have any.
+
+    To train on them, as `part` says, numbers have no gaps, unless the set names its classes.
+    """
     import datasets
 
     feature = parts["train"].features[column]
@@ -202,4 +206,10 @@ def _labels(
                 "(the Hub has test parts whose labels are kept back): name another label_column, "
                 "or save a copy without that part and name it, --config.data.file"
             )
+    if part == "train" and not isinstance(feature, datasets.ClassLabel):
+        remedy = (
+            "take the numbers for names in a copy, "
+            f"cast_column({column!r}, datasets.Value('string')), and name it, --config.data.file"
+        )
+        check_no_gaps(list(found.values()), name, remedy)
     return {key: each.astype(np.int32) for key, each in found.items()}, class_names

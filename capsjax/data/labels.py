@@ -8,9 +8,12 @@ from capsjax.data.arrays import Arrays, DataError
 
 # Ranges of numbers that a message lists.
 MOST_LISTED = 5
+RENUMBER = (
+    "number the classes from 0 without gaps, labels = np.searchsorted(np.unique(labels), labels)"
+)
 
 
-def check_no_gaps(labels: Sequence[np.ndarray], where: str) -> None:
+def check_no_gaps(labels: Sequence[np.ndarray], where: str, remedy: str = RENUMBER) -> None:
     """Check that every number from 0 to the largest label is the class of at least one image.
 
     Otherwise one wrong label would make a network of as many classes as its number.
@@ -18,6 +21,7 @@ def check_no_gaps(labels: Sequence[np.ndarray], where: str) -> None:
     Args:
       labels: numbers of classes from 0, of all parts of a data set and of any shapes.
       where: the file, for the message.
+      remedy: what to do if none of the labels is wrong, for the message.
 
     Raises:
       DataError: if numbers between are missing; the message names them and the remedy.
@@ -28,8 +32,7 @@ def check_no_gaps(labels: Sequence[np.ndarray], where: str) -> None:
     if gaps:
         raise DataError(
             f"the labels in {where!r} name {len(found)} classes up to {found[-1]}, and no image "
-            f"has the label {_listed(gaps)}: correct the wrong ones, or number the classes "
-            "from 0 without gaps, labels = np.searchsorted(np.unique(labels), labels)"
+            f"has the label {_listed(gaps)}: correct the wrong ones, or {remedy}"
         )
 
 

@@ -162,6 +162,21 @@ def test_a_picture_that_is_no_picture_is_named(tmp_path):
         load_part(NAME, "train", **where)
 
 
+def test_numbers_that_no_image_has_are_named_with_a_remedy(tmp_path):
+    part = a_part(pictures(12), [0, 7] * 6)
+    where = saved(tmp_path / "copy", train=part, test=part)
+    with pytest.raises(DataError, match=r"no image has the label 1 to 6: .*cast_column\('label'"):
+        load_part(NAME, "train", **where)
+    assert load_part(NAME, "test", **where).num_classes == 8
+    # What the message says.
+    named = part.cast_column("label", datasets.Value("string"))
+    named = load_part(NAME, "train", **saved(tmp_path / "named", train=named, test=named))
+    assert (named.class_names, named.labels.tolist()) == (("0", "7"), [0, 1] * 6)
+    # A set that names its classes by numbers has them, whether or not an image does.
+    numbered = a_part(pictures(12), [0, 7] * 6, [str(k) for k in range(8)])
+    assert load_part(NAME, "train", **saved(tmp_path / "of 8", train=numbered)).num_classes == 8
+
+
 def test_a_set_without_a_name_is_asked_for():
     with pytest.raises(DataError, match=r"needs the name of a set: --config\.data\.name=hf:"):
         load_part("hf", "train")
