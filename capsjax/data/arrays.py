@@ -87,25 +87,44 @@ class Arrays:
             self, images=self.images[indices], labels=self.labels[indices], recipe=recipe
         )
 
-    def numbered_as(self, class_names: tuple[str, ...]) -> "Arrays":
-        """Return the same examples, of classes that are numbered as in another list of names.
+    def numbered_as(self, class_names: tuple[str, ...], num_classes: int) -> "Arrays":
+        """Return the same examples, of classes that are numbered as those of a network.
 
-        Where either has no names they are as they were.
+        Where one of them has no names, names of the other that are whole numbers are the numbers of
+        the classes. Other names leave the labels as they are.
+
+        Args:
+          class_names: the names of the network's classes; empty where they are numbers alone.
+          num_classes: their number.
 
         Raises:
-          DataError: for a class of these examples that the list lacks.
+          DataError: for a class of these examples that the network lacks, or names of some of its
+            classes where it has none.
         """
-        if not self.class_names or not class_names or self.class_names == class_names:
+        ours, theirs = self.class_names, class_names
+        if ours == theirs:
             return self
-        others = sorted(set(self.class_names) - set(class_names))
+        if not (ours and theirs):
+            if not all(name.isdecimal() for name in (*ours, *theirs)):
+                if ours and len(ours) < num_classes:
+                    raise DataError(
+                        f"these data have the classes {', '.join(ours)}, and the network numbers "
+                        f"its {num_classes} classes: name each by its number, 0 to "
+                        f"{num_classes - 1}"
+                    )
+                return self
+            ours = tuple(map(int, ours or range(self.num_classes)))
+            theirs = tuple(map(int, theirs or range(num_classes)))
+        others = sorted(set(ours) - set(theirs))
         if others:
             raise DataError(
                 f"these data have the class {others[0]!r}, and the network has "
-                f"{', '.join(class_names)}"
+                f"{', '.join(map(str, theirs))}"
             )
-        numbers = np.array([class_names.index(name) for name in self.class_names], np.int32)
-        labels, count = numbers[self.labels], len(class_names)
-        return dataclasses.replace(self, labels=labels, num_classes=count, class_names=class_names)
+        numbers = np.array([theirs.index(each) for each in ours], np.int32)
+        return dataclasses.replace(
+            self, labels=numbers[self.labels], num_classes=num_classes, class_names=class_names
+        )
 
     def classes(self) -> np.ndarray:
         """Return the numbers of the classes that occur, in ascending order."""

@@ -42,7 +42,7 @@ def find_samples(predictor: Predictor) -> Samples:
     try:
         _check_needs_no_download(data.name, data.dir)
         test = load_part(part="test", **fitted(source_of(data), shape))
-        test = test.numbered_as(predictor.class_names)
+        test = test.numbered_as(predictor.class_names, predictor.model.num_classes)
     except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
         if data.name in DIGITS and shape[-1] == 1:
             return enlarged_digits(shape)

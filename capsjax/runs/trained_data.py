@@ -63,7 +63,11 @@ def load_data(
             f"{settings['name']} has {data.num_classes} classes and the network "
             f"{predictor.model.num_classes}"
         )
-    return data.numbered_as(predictor.class_names), folder
+    data = data.numbered_as(predictor.class_names, predictor.model.num_classes)
+    if data.class_names and not predictor.class_names:
+        listed = ", ".join(f"{name} is {k}" for k, name in enumerate(data.class_names))
+        print(f"the network has no names of classes, and those of these data number them: {listed}")
+    return data, folder
 
 
 def folder_beside(folder: Path, data: Arrays) -> Path:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capsjax.data import DataError, load_part, load_training
+from capsjax.data import Arrays, DataError, load_part, load_training
 
 # Pictures of the two classes, by the grey of all their pixels.
 PICTURES = {"dog": (10, 11, 12, 13, 14, 15), "cat": (20, 21, 22, 23, 24, 25)}
@@ -119,16 +119,44 @@ def test_names_are_part_of_the_fingerprint(folder):
     assert {key for key in before if before[key] != after[key]} == {"class names"}
 
 
+def one_of_each(count, class_names=()):
+    images, labels = np.zeros((count, 2, 2, 1), np.uint8), np.arange(count, dtype=np.int32)
+    return Arrays(images, labels, count, class_names=tuple(class_names))
+
+
 def test_other_data_are_numbered_by_the_names_of_the_network(tmp_path):
     for part in ("train", "test"):
         save_classes(tmp_path / part, {"b": (1, 2), "c": (3,)})
     data = load(tmp_path)
-    numbered = data.numbered_as(("a", "b", "c", "d"))
+    numbered = data.numbered_as(("a", "b", "c", "d"), 4)
     assert numbered.labels.tolist() == [label + 1 for label in data.labels]
     assert (numbered.num_classes, numbered.class_names) == (4, ("a", "b", "c", "d"))
-    assert data.numbered_as(()) is data
     with pytest.raises(DataError, match="have the class 'c', and the network has a, b"):
-        data.numbered_as(("a", "b"))
+        data.numbered_as(("a", "b"), 2)
+
+
+def test_names_that_are_numbers_are_those_of_a_network_without_names():
+    # Folders have the order of text, in which 10 comes before 2.
+    names = sorted(map(str, range(12)))
+    for count, given in ((12, names), (2, ["3", "7"]), (2, ["03", "07"])):
+        numbered = one_of_each(count, given).numbered_as((), 12)
+        assert numbered.labels.tolist() == list(map(int, given))
+        assert (numbered.num_classes, numbered.class_names) == (12, ())
+    numbered = one_of_each(12).numbered_as(tuple(names), 12)
+    assert [names[label] for label in numbered.labels] == [str(k) for k in range(12)]
+    numbers = one_of_each(3)
+    assert numbers.numbered_as((), 4) is numbers
+    with pytest.raises(DataError, match="have the class 3, and the network has 0, 1, 2"):
+        one_of_each(3, "123").numbered_as((), 3)
+
+
+def test_other_names_keep_their_order_if_they_are_all_of_the_classes():
+    named = one_of_each(3, "abc")
+    assert named.numbered_as((), 3) is named
+    assert one_of_each(2).numbered_as(("a", "b"), 2).labels.tolist() == [0, 1]
+    remedy = "a, b, c, and the network numbers its 4 classes: name each by its number, 0 to 3"
+    with pytest.raises(DataError, match=remedy):
+        named.numbered_as((), 4)
 
 
 @pytest.mark.parametrize(
