@@ -9,12 +9,28 @@ import numpy as np
 
 from capsjax.data.arrays import Arrays, DataError
 from capsjax.data.npz import set_aside
-from capsjax.data.pictures import check_size, describe_picture, find_pictures, read_pictures
+from capsjax.data.pictures import (
+    SUFFIXES,
+    check_size,
+    describe_picture,
+    find_pictures,
+    read_pictures,
+)
 from capsjax.registry import look_up
 
 # Channels by the setting `colour`; "auto" is grey if every picture is.
 CHANNELS = {"auto": 0, "grey": 1, "colour": 3}
 PARTS = ("train", "test")
+# Other names of parts in sets that are passed around, and what we call them; none for validation.
+OTHER_NAMES = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "",
+    "valid": "",
+    "validation": "",
+}
 
 
 class Example(NamedTuple):
@@ -42,6 +58,7 @@ def find_in_folders(file: str) -> Parts:
     folder = Path(file).expanduser()
     if not folder.is_dir():
         raise DataError(f"no folder {file!r} (--config.data.file)")
+    _check_names_of_parts(folder)
     names = {each.name for each in _folders_in(folder)}
     if not names & set(PARTS):
         return {"train": _find_classes(folder)}
@@ -153,6 +170,27 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted(
         each for each in folder.iterdir() if each.is_dir() and not each.name.startswith((".", "__"))
     )
+
+
+def _check_names_of_parts(folder: Path) -> None:
+    """Check that no part of another name than ours would be taken for a class."""
+    remedies = {}
+    for each in _folders_in(folder):
+        part = OTHER_NAMES.get(each.name.casefold(), each.name)
+        holds_pictures = any(inside.suffix.lower() in SUFFIXES for inside in each.iterdir())
+        if part == each.name or holds_pictures or not _folders_in(each):
+            continue
+        remedies[each.name] = (
+            f"rename {each.name} to {part}"
+            if part
+            else f"move the classes of {each.name} into train, of which a validation part is held "
+            "out, data.validation_size"
+        )
+    if remedies:
+        raise DataError(
+            f"{', '.join(remedies)} in {str(folder)!r} hold folders and no pictures, as parts of a "
+            f"set do: {', '.join(remedies.values())}"
+        )
 
 
 def _find_classes(folder: Path) -> list[Example]:

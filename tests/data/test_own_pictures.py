@@ -177,6 +177,31 @@ def test_folders_that_cannot_be_used(folder, change, message):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("parts", "remedy"),
+    [
+        (("training", "testing"), "rename testing to test, rename training to train$"),
+        (("Train", "Test"), "rename Test to test, rename Train to train$"),
+        (("train", "test", "val"), "move the classes of val into train, .* data.validation_size$"),
+    ],
+)
+def test_parts_of_other_names_are_not_taken_for_classes(tmp_path, parts, remedy):
+    for part in parts:
+        save_classes(tmp_path / part)
+    with pytest.raises(DataError, match=rf"{parts[-1]}\b.* hold folders and no .*: {remedy}"):
+        load(tmp_path)
+
+
+def test_classes_may_have_such_names_and_folders_of_their_own(tmp_path):
+    save_classes(tmp_path, {"training": (1, 2), "owl": (3, 4)})
+    save_classes(tmp_path / "training", {"more": (5,)})
+    save_classes(tmp_path / "owl", {"more": (6,)})
+    (tmp_path / "owl" / "3.png").unlink()
+    (tmp_path / "owl" / "4.png").unlink()
+    save(tmp_path / "owl" / "others" / "7.png", 7)
+    assert load(tmp_path).class_names == ("owl", "training")
+
+
 def test_a_folder_of_pictures_alone_has_no_classes(tmp_path):
     save(tmp_path / "1.png", 1)
     with pytest.raises(DataError, match=r"no folders of classes .* DIR/CLASS/"):
