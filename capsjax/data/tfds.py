@@ -49,8 +49,13 @@ def load_tfds(name: str, data_dir: str, part: str) -> Arrays:
     if not builder.is_prepared():
         _prepare(builder, name, directory)
     info = builder.info
-    if part not in info.splits:
-        raise DataError(f"the data set {name!r} has no part {part!r}, only {sorted(info.splits)}")
+    for needed in ("train", "test"):  # both, so that no training ends without a test
+        if needed not in info.splits:
+            raise DataError(
+                f"the data set {name!r} has no part {needed!r}, only {sorted(info.splits)}: save "
+                "its images and labels to a file and use data.name=npz, which sets a sixth aside "
+                "for testing"
+            )
     # Size and path of the files distinguish one preparation of a set from another.
     parts = "-".join(f"{key}{split.num_examples}" for key, split in sorted(info.splits.items()))
     place = hashlib.sha256(str(builder.data_path).encode()).hexdigest()[:12]

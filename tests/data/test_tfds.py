@@ -408,6 +408,8 @@ def unusual(tmp_path, monkeypatch):
         ("no_keys", "train", "is not one of images with one label each"),
         ("pairs", "train", "is not one of images with one label each"),
         ("any_size", "train", r"differ in size \(\(None, None, 1\)\); .* data.name=npz"),
+        # Before training, too.
+        ("no_test", "train", r"no part 'test', only \['train'\]: .* data.name=npz, .* sixth"),
         ("no_test", "test", r"no part 'test', only \['train'\]"),
         ("unlabelled", "test", "labels run from 0 to 2, not from -1"),
     ],
