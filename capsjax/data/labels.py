@@ -40,13 +40,15 @@ def from_one_hot(labels: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return numbers of classes in place of one-hot labels, of any type; others as they are.
 
     Args:
-      labels: those of all parts of a data set. All of them are one-hot, or they have several
-        classes for some image.
+      labels: those of all parts of a data set. All of them are one-hot or numbers, or they have
+        several classes for some image.
 
     >>> from_one_hot([np.eye(3), np.array([[0.0, 1.0, 0.0]])])[1].tolist()
     [1]
     """
-    return [each.argmax(axis=1) for each in labels] if all(map(_is_one_hot, labels)) else [*labels]
+    if not all(each.ndim == 1 or _is_one_hot(each) for each in labels):
+        return [*labels]
+    return [each if each.ndim == 1 else each.argmax(axis=1) for each in labels]
 
 
 def _is_one_hot(labels: np.ndarray) -> bool:

@@ -12,6 +12,8 @@ from capsjax.data.splits import divide
 TEST_SHARE = 6  # one of six examples is for testing, as in MNIST, if the file has no test part
 SPLIT_SEED = 0
 OWN_TEST_PART = "save test_images and test_labels too"
+# What labels are, by the number of their axes.
+FORMS = {1: "one class each", 2: "several classes each", 3: "a class for each pixel"}
 
 
 def load_npz(path: str, part: str, split: str = "auto") -> Arrays:
@@ -61,12 +63,12 @@ def load_npz(path: str, part: str, split: str = "auto") -> Arrays:
     named = [name for name in ("labels", "test_labels") if name in arrays]
     given = [arrays[name] for name in named]
     labels = [_labels(each, name) for each, name in zip(from_one_hot(given), named, strict=True)]
+    _check_forms(labels)
+    columns = [each.shape[1] for each in given if each.ndim == 2]
     if class_names:
         num_classes = len(class_names)
-    elif given[0].ndim == 2 and labels[0].ndim == 1:  # a column for each class, seen or not
-        num_classes = given[0].shape[1]
-    elif labels[0].ndim == 2:  # several classes for each image: a column for each class
-        num_classes = labels[0].shape[1]
+    elif columns:  # one for each class, seen or not
+        num_classes = columns[0]
     else:
         num_classes = 1 + max(int(each.max(initial=0)) for each in labels)
         if part == "train":
@@ -128,9 +130,16 @@ def _rename_masks(arrays: dict[str, np.ndarray], path: str) -> None:
 
 def _number_names(arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
     """Number labels that are names of classes, in the order of the names, and return these."""
-    named = [name for name in ("labels", "test_labels") if name in arrays]
-    if not named or any((arrays[each].dtype.kind, arrays[each].ndim) != ("U", 1) for each in named):
+    given = [name for name in ("labels", "test_labels") if name in arrays]
+    named = [name for name in given if (arrays[name].dtype.kind, arrays[name].ndim) == ("U", 1)]
+    if not named:
         return ()
+    others = set(given) - set(named)
+    if others:
+        raise DataError(
+            f"{named[0]} are names of classes and {others.pop()} are not: give both names, or both "
+            "numbers"
+        )
     found = np.unique(np.concatenate([arrays[name] for name in named]))
     for name in named:
         arrays[name] = np.searchsorted(found, arrays[name])
@@ -145,6 +154,15 @@ def _check_length(arrays: dict[str, np.ndarray], name: str) -> None:
         raise DataError(
             f"{name} has {len(arrays[name])} rows and {images} {len(arrays[images])}: each image "
             "has one"
+        )
+
+
+def _check_forms(labels: Sequence[np.ndarray]) -> None:
+    """Check that the labels of both parts are of one form, so that both fit one task."""
+    forms = [FORMS.get(each.ndim, f"the shape {each.shape}") for each in labels]
+    if len(set(forms)) > 1:
+        raise DataError(
+            f"images have {forms[0]} and test_images {forms[1]}: give both labels of one form"
         )
 
 

@@ -13,6 +13,7 @@ from capsjax.data.labels import describe_unseen
 
 IMAGES = np.random.RandomState(0).randint(0, 256, (12, 4, 5, 3)).astype(np.uint8)
 LABELS = np.arange(12, dtype=np.int32) % 3
+SEVERAL = np.tri(3, dtype=np.int32)[LABELS]  # one to three classes for each image
 
 
 def numbered(n, num_classes=10):
@@ -223,6 +224,32 @@ def test_npz_one_hot_labels_are_numbers(tmp_path, kind):
     several = {**parts, "test_labels": np.ones((2, 4), np.uint8)}
     np.savez(tmp_path / "b.npz", images=images, labels=one_hot.astype(np.uint8), **several)
     assert load_part("npz", "train", file=str(tmp_path / "b.npz")).labels.shape == (12, 4)
+
+
+@pytest.mark.parametrize("one_hot", ["labels", "test_labels"])
+def test_npz_one_hot_labels_may_stand_beside_numbers(npz, one_hot):
+    given = {"labels": LABELS, "test_labels": LABELS[::-1]}
+    given[one_hot] = np.eye(4, dtype=np.uint8)[given[one_hot]]
+    path = npz(images=IMAGES, test_images=IMAGES, **given)
+    train, test = (load_part("npz", part, file=path) for part in ("train", "test"))
+    assert (train.labels.tolist(), test.labels.tolist()) == (LABELS.tolist(), LABELS[::-1].tolist())
+    assert train.num_classes == test.num_classes == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"test_labels": SEVERAL}, "images have one class each and test_images several classes"),
+        ({"labels": SEVERAL, "test_labels": LABELS}, "several classes each and test_images one"),
+        ({"test_masks": IMAGES[..., 0] > 9}, "one class each and test_images a class for each"),
+        ({"test_labels": LABELS.astype(str)}, "test_labels are names of classes and labels are"),
+        ({"labels": LABELS.astype(str), "test_labels": LABELS}, "and test_labels are not: give"),
+    ],
+)
+def test_npz_labels_of_two_forms_are_refused_before_training(npz, given, message):
+    given = {"images": IMAGES, "labels": LABELS, "test_images": IMAGES, **given}
+    with pytest.raises(DataError, match=message):
+        load_part("npz", "train", file=npz(**given))
 
 
 def test_npz_labels_may_be_names_in_both_parts(npz):
