@@ -28,10 +28,10 @@ class Limits(NamedTuple):
 
     def __str__(self) -> str:
         parts = [
-            f"at least {self.least:g}" if self.least > -math.inf else "",
-            f"above {self.above:g}" if self.above > -math.inf else "",
-            f"below {self.below:g}" if self.below < math.inf else "",
-            f"at most {self.most:g}" if self.most < math.inf else "",
+            f"at least {self.least}" if self.least > -math.inf else "",
+            f"above {self.above}" if self.above > -math.inf else "",
+            f"below {self.below}" if self.below < math.inf else "",
+            f"at most {self.most}" if self.most < math.inf else "",
         ]
         return " and ".join(filter(None, parts)) or "finite"
 
@@ -92,6 +92,9 @@ LIMITS = {
     "schedule.plateau.min_improvement": AT_LEAST_0,
     "schedule.plateau.patience": AT_LEAST_1,
     "schedule.stage_factors": AT_LEAST_0,
+    # The 32 bits that jax.random.key takes of it: any other seed is the run of one of these. A
+    # negative one is that of seed + 2**32.
+    "seed": Limits(-(2**31), 2**32),
     "soft_dice_loss.smooth": POSITIVE,
     "spread_loss.margin_steps": AT_LEAST_1,
     "train.batch_size": AT_LEAST_0,

@@ -9,7 +9,7 @@ def add_training_fields(config: ConfigDict) -> None:
     """Add all fields but those of model and losses, at the CapsNet paper's values."""
     # Name of the run in file names and titles.
     config.name = "capsnet"
-    # Seed of the parameters, the order of the data, augmentation and dropout.
+    # Seed of the parameters, the order of the data, augmentation and dropout: 32 bits.
     config.seed = 0
     # Folder of a run whose parameters this one starts from, where names and shapes fit; empty for
     # none. They are those of its tested checkpoint.

@@ -117,19 +117,19 @@ class Members:
 
     def like(self, num_rows: int) -> TrainState:
         """Return the shapes and types of `num_rows` states."""
-        one = jax.eval_shape(init_member(self.config, self.data.sizes), np.int32(0))
+        one = jax.eval_shape(init_member(self.config, self.data.sizes), np.uint32(0))
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape), x.dtype), one)
 
     def init(self) -> TrainState:
         """Make the states before the first step, each according to its own config."""
         programs: dict[tuple, Callable] = {}
         states = []
-        for trial in self._filled:
+        for trial, seed in zip(self._filled, self.numbers["seed"], strict=True):
             fields = flatten(resolved(trial.config))
             initial = tuple(fields[name] for name in sorted(fields) if name.endswith("_init"))
             if initial not in programs:
                 programs[initial] = jax.jit(init_member(trial.config, self.data.sizes))
-            states.append(jax.device_get(programs[initial](np.int32(trial.config.seed))))
+            states.append(jax.device_get(programs[initial](seed)))
         return self.place(jax.tree.map(lambda *leaves: np.stack(leaves), *states))
 
     def compile_steps(self):

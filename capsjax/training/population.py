@@ -23,7 +23,7 @@ from capsjax.training.steps import TrainState
 # Fields of a config that may be data of a compiled program, and their types there. The weights of
 # all losses are too, and the named components add those that they list as `TRACED`.
 NUMBERS = {
-    "seed": np.int32,
+    "seed": np.uint32,
     "augment.brightness": np.float32,
     "augment.contrast": np.float32,
     "augment.elastic": np.float32,
@@ -98,7 +98,7 @@ def numbers_of(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
       members: flat resolved configs of one structure.
     """
     stacked = {
-        name: np.array([fields[name] for fields in members], dtype)
+        name: np.array([_bits(name, fields[name]) for fields in members], dtype)
         for name, dtype in numbers_in(members[0]).items()
     }
     return {
@@ -106,6 +106,11 @@ def numbers_of(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         for name, values in stacked.items()
         if name == "seed" or (values != values[0]).any()
     }
+
+
+def _bits(name: str, value: float | int) -> float | int:
+    """Return a number as a program takes it: of a seed, the 32 bits that a random key is of."""
+    return value % 2**32 if name == "seed" else value
 
 
 class Population:

@@ -35,6 +35,9 @@ def test_every_limit_is_of_a_field():
         ("data.train_size", -1, "data.train_size is at least 0, not -1"),
         ("augment.flip_vertical", 1.5, "flip_vertical is at least 0 and at most 1, not 1.5"),
         ("train.batch_size", -1, "train.batch_size is at least 0, not -1"),
+        ("seed", 2**32, "seed is at least -2147483648 and below 4294967296, not 4294967296"),
+        ("seed", -(2**31) - 1, "seed is at least -2147483648 and below .*, not -2147483649"),
+        ("seed", 10**20, "seed is at least .*, not 100000000000000000000"),
         ("model.dropout.dense", (0.3, 1.0), "of model.dropout.dense is at least 0 and below 1"),
     ],
 )
@@ -50,6 +53,8 @@ def test_a_value_outside_of_its_limits_is_named_with_them(name, value, message):
         ("schedule.learning_rate", 0.0),
         ("model.conv_caps.types", ()),
         ("model.conv.padded", False),
+        ("seed", -(2**31)),
+        ("seed", 2**32 - 1),
     ],
 )
 def test_a_value_at_its_limit_is_allowed(name, value):
