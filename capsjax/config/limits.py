@@ -61,6 +61,7 @@ LIMITS = {
     "checkpoint.keep": AT_LEAST_1,
     "data.split_seed": Limits(0, 2**32),
     "data.train_size": AT_LEAST_0,
+    "data.validation_size": AT_LEAST_0,
     "evaluate.batch_size": AT_LEAST_0,
     "log.every_steps": AT_LEAST_1,
     "model.batch_norm.epsilon": AT_LEAST_0,

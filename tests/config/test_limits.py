@@ -32,6 +32,8 @@ def test_every_limit_is_of_a_field():
         ("schedule.decay_rate", 0.0, "schedule.decay_rate is above 0, not 0.0"),
         ("checkpoint.every_minutes", -5.0, "checkpoint.every_minutes is at least 0, not -5.0"),
         ("log.every_steps", 0, "log.every_steps is at least 1, not 0"),
+        ("data.validation_size", math.inf, "data.validation_size is at least 0, not inf"),
+        ("data.validation_size", math.nan, "data.validation_size is at least 0, not nan"),
         ("data.train_size", -1, "data.train_size is at least 0, not -1"),
         ("augment.flip_vertical", 1.5, "flip_vertical is at least 0 and at most 1, not 1.5"),
         ("train.batch_size", -1, "train.batch_size is at least 0, not -1"),
