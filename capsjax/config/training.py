@@ -24,7 +24,7 @@ def add_training_fields(config: ConfigDict) -> None:
     data.dir = ""
     # The .npz file of "npz", the folder of "folder", the table of "csv".
     data.file = ""
-    # Number of training examples to use, after the split; 0 for all.
+    # Number of training examples to use, after the split, by a shuffle of all classes; 0 for all.
     data.train_size = 0
     # Number of training examples held out for validation, or their share if it is below 1.
     data.validation_size = 5000.0

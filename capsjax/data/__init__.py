@@ -161,7 +161,8 @@ def load_training(
 
     Args:
       name, dir, file, **settings: as in `load_part`.
-      train_size: number of training examples to use, chosen after the split; 0 for all.
+      train_size: number of training examples to use, chosen after the split by a shuffle that does
+        not look at classes, whatever `split` is; 0 for all.
       validation_size: number of examples held out for validation, or their share if it is below 1;
         0 for none.
       split_seed: seed of the shuffle that chooses both.

@@ -120,6 +120,13 @@ def test_a_number_that_does_not_reach_every_class_is_refused(tmp_path):
             load_training("npz", file=file, validation_size=size)
 
 
+def test_some_of_the_training_examples_are_chosen_whatever_their_classes(tmp_path):
+    """As in every run that has done so: another choice would be other data."""
+    path = save(tmp_path / "own.npz", 200, 10, 10)
+    train, validation = load_training("npz", file=path, validation_size=0.15, train_size=20)
+    assert (counts_of(train), counts_of(validation)) == ([19, 1, 0], [26, 1, 1])
+
+
 def test_other_sets_are_split_as_they_were(tmp_path):
     # Fixed by the shuffle of numpy, which runs of earlier versions have.
     file = save(tmp_path / "own.npz", 10, 2)
