@@ -84,8 +84,12 @@ def _exponential(
     staircase: bool,
 ) -> optax.Schedule:
     """Make a schedule that is multiplied by `rate` every `num_steps`, and not below the floor."""
+    if staircase:
+        # In whole numbers: the staircase of optax rounds step / num_steps down, which a compiled
+        # program makes step * (1 / num_steps), and that falls a step late.
+        return lambda step: jnp.maximum(start * jnp.power(rate, step // num_steps), floor)
     # The end_value of optax is an upper bound where the rate is 1 or more.
-    decay = optax.exponential_decay(start, num_steps, rate, staircase=staircase)
+    decay = optax.exponential_decay(start, num_steps, rate)
     return lambda step: jnp.maximum(decay(step), floor)
 
 

@@ -63,6 +63,18 @@ def test_exponential_by_epochs_in_a_staircase():
     np.testing.assert_allclose(got, [0.1, 0.1, 0.09, 0.09, 0.081], rtol=1e-6)
 
 
+@pytest.mark.parametrize("num_steps", [41, 55, 83, 97, 107, 128])
+def test_a_compiled_staircase_falls_at_its_very_steps(num_steps):
+    # In a compiled program step / 41 is step · (1 / 41), which is below 1 at step 41.
+    schedule = make_schedule(
+        "exponential", num_steps, **SETTINGS | {"decay_every": num_steps, "staircase": True}
+    )
+    stairs = jnp.arange(1, 60) * num_steps
+    compiled = jax.jit(jax.vmap(schedule))
+    np.testing.assert_allclose(compiled(stairs), 0.1 * 0.5 ** np.arange(1.0, 60), rtol=1e-5)
+    np.testing.assert_allclose(compiled(stairs - 1), 0.1 * 0.5 ** np.arange(59.0), rtol=1e-5)
+
+
 @pytest.mark.parametrize("staircase", [False, True])
 def test_exponential_stops_at_the_floor(staircase):
     # 0.1 · 0.5^n: 0.0125 at step 12, 0.00625 at step 16.
