@@ -98,6 +98,7 @@ LIMITS = {
     "seed": Limits(-(2**31), 2**32),
     "soft_dice_loss.smooth": POSITIVE,
     "spread_loss.margin_steps": AT_LEAST_1,
+    "task.multilabel.count": AT_LEAST_0,
     "train.batch_size": AT_LEAST_0,
     "train.epochs": AT_LEAST_1,
     "train.patience": AT_LEAST_0,

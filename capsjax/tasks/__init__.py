@@ -46,7 +46,11 @@ class Task(Protocol):
         """Return the classes that a decoder is given, (n, k): the labels', or else the scores'."""
 
     def shape_of_labels(self, image_shape: tuple[int, int, int], num_classes: int) -> tuple:
-        """Return the shape of the label of one image, for images of that shape."""
+        """Return the shape of the label of one image, for images of that shape.
+
+        Raises:
+          ValueError: for settings of the task that do not suit so many classes.
+        """
 
 
 def check_labels(
@@ -64,7 +68,8 @@ def check_labels(
       num_classes: number of classes.
 
     Raises:
-      ValueError: if they do not; the message names the task that they fit.
+      ValueError: if they do not, where the message names the task that they fit, or for settings
+        of the task that do not suit so many classes.
     """
     wanted = tuple(task.shape_of_labels(image_shape, num_classes))
     if labels[1:] != wanted:

@@ -44,4 +44,9 @@ class MultiLabel:
         return shown.astype(jnp.float32)
 
     def shape_of_labels(self, image_shape: tuple[int, int, int], num_classes: int) -> tuple:
+        if self.count > num_classes:
+            raise ValueError(
+                f"task.multilabel.count is at most {num_classes} here, the number of classes, not "
+                f"{self.count}"
+            )
         return (num_classes,)

@@ -36,6 +36,7 @@ def test_every_limit_is_of_a_field():
         ("data.validation_size", math.nan, "data.validation_size is at least 0, not nan"),
         ("data.train_size", -1, "data.train_size is at least 0, not -1"),
         ("augment.flip_vertical", 1.5, "flip_vertical is at least 0 and at most 1, not 1.5"),
+        ("task.multilabel.count", -1, "task.multilabel.count is at least 0, not -1"),
         ("train.batch_size", -1, "train.batch_size is at least 0, not -1"),
         ("seed", 2**32, "seed is at least -2147483648 and below 4294967296, not 4294967296"),
         ("seed", -(2**31) - 1, "seed is at least -2147483648 and below .*, not -2147483649"),

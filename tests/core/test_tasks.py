@@ -40,6 +40,13 @@ def test_a_known_number_of_labels_are_those_of_the_highest_scores():
     assert tasks.MultiLabel(count=1).predictions(SCORES).tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
+def test_more_labels_of_an_image_than_there_are_classes_are_refused():
+    task = tasks.MultiLabel(count=4)
+    assert task.shape_of_labels((28, 28, 1), 4) == (4,)
+    with pytest.raises(ValueError, match=r"task.multilabel.count is at most 3 here, .*, not 4"):
+        tasks.check_labels(task, (10, 3), (28, 28, 1), 3)
+
+
 @pytest.mark.slow
 def test_a_map_is_as_correct_as_its_pixels():
     labels = jnp.array([[[0, 1], [2, 2]]])

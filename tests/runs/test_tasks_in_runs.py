@@ -65,6 +65,13 @@ def test_curves_are_drawn_and_figures_of_one_class_are_not(finished, file):
     assert [name for name, _ in drawn] == ["curves"]
 
 
+def test_too_many_labels_are_refused_before_anything_is_written(file, tmp_path):
+    config = several_labels(file, task__multilabel__count=5)
+    with pytest.raises(ValueError, match=r"task.multilabel.count is at most 4 here"):
+        train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_labels_of_another_task_are_refused_before_anything_is_written(file, tmp_path):
     config = several_labels(file, task__name="classification")
     with pytest.raises(ValueError, match=r"data have \(4,\): --config.task.name=multilabel"):
