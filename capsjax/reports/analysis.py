@@ -15,6 +15,7 @@ from capsjax.analysis.statistics import (
     summarize,
     values_at,
 )
+from capsjax.registry import suggest
 from capsjax.reports.index import Published, Sweep, Trial
 
 OTHER_PART = {"test": "validation", "validation": "test"}
@@ -71,10 +72,16 @@ def analyse(
       reference: point that others are compared with; None for the sweep's own, else its first.
 
     Raises:
-      ValueError: if the confidence is not between 0 and 1.
+      ValueError: if the confidence is not between 0 and 1, or the reference has no trial of its
+        own.
     """
     points = sweep.points
     reference = reference or sweep.reference or points[0]
+    if reference not in points:
+        # Its trials are those of another point: nothing could be compared with it.
+        point = sweep.describe(reference)
+        known = suggest(point, map(sweep.describe, points))
+        raise ValueError(f"reference {point} has no trial of its own; {known}")
     values = _values(sweep, part)
     comparisons = compare_with_reference(values["error"], points, reference, confidence)
     rows = tuple(

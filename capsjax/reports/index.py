@@ -57,11 +57,26 @@ class Sweep(NamedTuple):
     title: str
     factors: dict[str, tuple[str, ...]]
     num_seeds: int
-    reference: Point | None
     published: tuple[Published, ...]
     num_trials: int | None
     trials: tuple[Trial, ...]
     fields: Mapping[str, Any]
+
+    @property
+    def reference(self) -> Point | None:
+        """The sweep's own point to compare with; None if it has none.
+
+        Raises:
+          ValueError: if it does not name one level of every factor.
+        """
+        levels = self.fields.get("reference")
+        try:
+            return _point(self.factors, levels) if levels else None
+        except ValueError as error:
+            raise ValueError(
+                f"reference of the sweep: {error}. Give another with --reference, or correct it in "
+                f"the file of the sweep and {REMEDY}"
+            ) from None
 
     @property
     def points(self) -> list[Point]:
@@ -140,7 +155,6 @@ def _sweep(fields: Mapping[str, Any], folder: str) -> Sweep:
     twice = [key for key, n in Counter((t.point, t.seed) for t in trials).items() if n > 1]
     if twice:
         raise ValueError(f"several trials of {twice[0]}")
-    reference = fields.get("reference")
     published = tuple(
         Published(
             # Also settings outside the grid: the report names them.
@@ -156,7 +170,6 @@ def _sweep(fields: Mapping[str, Any], folder: str) -> Sweep:
         title=str(fields.get("title") or name),
         factors=factors,
         num_seeds=int(fields.get("num_seeds") or len({trial.seed for trial in trials})),
-        reference=_point(factors, reference) if reference else None,
         published=published,
         num_trials=int(fields["num_trials"]) if "num_trials" in fields else None,
         trials=trials,

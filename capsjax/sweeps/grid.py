@@ -99,7 +99,8 @@ def trials_of(sweep: ConfigDict) -> list[Trial]:
 
     Raises:
       ValueError: for a field that the base config does not have (the message names the nearest)
-        or whose type differs, two factors that set the same field, or no trial at all.
+        or whose type differs, two factors that set the same field, no trial at all, a reference
+        that is no trial, or published values of an unknown factor.
     """
     if sweep.num_seeds < 1:
         raise ValueError(f"num_seeds is at least 1, not {sweep.num_seeds}")
@@ -122,6 +123,7 @@ def trials_of(sweep: ConfigDict) -> list[Trial]:
                 trials.append(Trial(config.name, levels, overrides, config.lock()))
     if len({trial.id for trial in trials}) < len(trials):
         raise ValueError(f"sweep {sweep.name}: two of its trials have the same name")
+    _check_points(sweep, trials)
     return trials
 
 
@@ -157,6 +159,23 @@ def _check_factors(sweep: ConfigDict) -> None:
                     raise ValueError(f"{where}: {field} is set by {owners[field]!r} too")
 
 
+def _check_points(sweep: ConfigDict, trials: Sequence[Trial]) -> None:
+    """Raise ValueError for what a report could not find when all is trained."""
+    reference = dict(sweep.reference)
+    if reference and all(reference != trial.levels for trial in trials):
+        known = {_format_point(trial.levels) for trial in trials}
+        given = _format_point(reference)
+        raise ValueError(
+            f"sweep {sweep.name}: its reference {given} is no trial of its own; "
+            f"{suggest(given, known)}"
+        )
+    factors = dict(sweep.factors)
+    # Their levels may be settings outside the grid, which the report lists by themselves.
+    for levels, *_ in sweep.published:
+        for factor, _ in levels:
+            look_up(factors, factor, f"factor of published values in sweep {sweep.name}")
+
+
 def _check_field(base: ConfigDict, field: str, value: Any, where: str) -> None:
     known = flatten(base.to_dict())
     if field not in known:
@@ -173,6 +192,10 @@ def _check_field(base: ConfigDict, field: str, value: Any, where: str) -> None:
         )
 
 
+def _format_point(levels: Mapping[str, Any]) -> str:
+    return ",".join(f"{name}={value}" for name, value in levels.items())
+
+
 def _file_name(parts: Mapping[str, Any]) -> str:
-    text = ",".join(f"{name}={value}" for name, value in parts.items())
+    text = _format_point(parts)
     return "".join(c if c.isalnum() or c in "=,.-+_" else "_" for c in text)

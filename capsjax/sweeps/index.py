@@ -10,10 +10,12 @@ from ml_collections import ConfigDict
 from capsjax.runs.files import DamagedFileError, read_sealed, set_aside
 from capsjax.runs.selection import describe_selection
 from capsjax.runs.starts import program_command, typed_words
+from capsjax.runs.workdir import stored_fields
 from capsjax.sweeps import Trial
 from capsjax.sweeps.folders import Status
 
 OF_MACHINE = ("device", "device_count", "processor", "cpu_count", "commit")
+OF_REPORT = ("title", "reference", "published")
 OF_SUMMARY = ("steps", "num_parameters", "test", "validation", "train_seconds")
 
 
@@ -63,6 +65,18 @@ def make_index(
             for trial, status in zip(trials, statuses, strict=True)
         ],
     }
+
+
+def as_begun(workdir: Path, config: ConfigDict) -> ConfigDict:
+    """Return the config of a sweep with what is for its report alone as in the folder.
+
+    Those fields change nothing that is trained: they may differ when a sweep resumes.
+    """
+    stored = stored_fields(workdir)
+    begun = config.copy_and_resolve_references()
+    with begun.unlocked():
+        begun.update({name: stored[name] for name in OF_REPORT if name in stored})
+    return begun.lock()
 
 
 def seconds_so_far(workdir: Path) -> float:

@@ -26,7 +26,7 @@ from capsjax.runs.writers import describe_board
 from capsjax.sweeps import folders
 from capsjax.sweeps.grid import Trial, check_for_sweep, trials_of
 from capsjax.sweeps.hparams import write_trials
-from capsjax.sweeps.index import make_index, seconds_so_far
+from capsjax.sweeps.index import as_begun, make_index, seconds_so_far
 from capsjax.sweeps.members import Data, Members, largest_that_fits
 from capsjax.sweeps.population_run import PopulationRun
 from capsjax.sweeps.progress import SweepProgress
@@ -67,7 +67,8 @@ def run_sweep(
         check_for_sweep(trial.config)
     start = program_command(overrides or {})
     with hold(workdir):
-        processes.on_primary(lambda: open_workdir(workdir, config, {**start, "form": form}))
+        begun = as_begun(workdir, config)
+        processes.on_primary(lambda: open_workdir(workdir, begun, {**start, "form": form}))
         sweep = Sweep(config, workdir, trials, devices.make_mesh("members"), form, most)
         sweep.run()
     return sweep.statuses()

@@ -209,6 +209,29 @@ def test_a_reference_that_is_no_point_is_refused(write, text, message):
         report.write_report(write(make_index()), text)
 
 
+def test_a_wrong_reference_of_the_sweep_gives_way_to_the_flag(write):
+    folder = write(make_index(reference={"rounds": "3", "reconstruction": "0.0"}))
+    message = "reference of the sweep: unknown level '0.0' .*did you mean.* with --reference, or"
+    with pytest.raises(ValueError, match=message) as caught:
+        report.write_report(folder)
+    assert "damaged" not in str(caught.value)
+    flag = parse_point(read_sweep(folder), "rounds=3,reconstruction=0")
+    assert analyse(read_sweep(folder), reference=flag).reference == ("3", "0")
+
+
+def test_a_reference_whose_trials_are_those_of_another_point_is_refused(write):
+    index = make_index()
+    kept = [
+        each
+        for each in index["trials"]
+        if each["levels"] != {"rounds": "5", "reconstruction": "0.0005"}
+    ]
+    folder = write({**index, "trials": kept, "num_trials": 15})
+    message = "rounds=5,reconstruction=0.0005 has no trial of its own; .*known: .*rounds=5,rec"
+    with pytest.raises(ValueError, match=message):
+        report.write_report(folder, "rounds=5,reconstruction=0.0005")
+
+
 def test_a_level_may_hold_a_comma(write):
     factors = {"hidden": ["(512,1024)", "(16,)"], "rounds": ["1"]}
     errors = dict.fromkeys(grid(factors), (10, 11, 12))

@@ -1,5 +1,7 @@
 """Which trials a sweep has, and that every sweep in configs/ can be trained."""
 
+import json
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,9 @@ import pytest
 from capsjax.config import load_config, make_config
 from capsjax.config.tagged import resolved
 from capsjax.losses import reconstruction_loss
-from capsjax.runs.workdir import flatten
+from capsjax.runs.workdir import WorkdirError, flatten
 from capsjax.sweeps import is_small, levels_of, make_sweep, trials_of
+from capsjax.sweeps.run import run_sweep
 from capsjax.training.build import build, build_train_steps
 from capsjax.training.population import structure_of
 from tests.tiny import ROOT
@@ -100,6 +103,59 @@ def test_seeds_start_at_the_seed_of_the_base():
 def test_mistakes_are_named(factors, message):
     with pytest.raises(ValueError, match=message):
         trials_of(small_sweep(factors))
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ({"weight": "0", "rounds": "1"}, "weight=0,rounds=1 is no .*known: weight=0.0,rounds=1, "),
+        ({"weight": "0.0"}, "its reference weight=0.0 is no trial of its own; did you mean"),
+        ({"weights": "0.0", "rounds": "1"}, "did you mean 'weight=0.0,rounds=1'"),
+    ],
+)
+def test_a_reference_that_is_no_trial_is_refused_before_anything_is_trained(reference, message):
+    factors = {
+        "weight": levels_of("loss_weights.reconstruction", (0.0, 0.5)),
+        "rounds": levels_of(ROUNDS, (1, 2)),
+    }
+    with pytest.raises(ValueError, match=message):
+        trials_of(small_sweep(factors, reference=reference))
+    assert len(trials_of(small_sweep(factors, reference={"rounds": "1", "weight": "0.0"}))) == 4
+
+
+def test_a_reference_that_is_the_same_trials_as_another_is_refused():
+    factors = {
+        "algorithm": {"dynamic": {}, "uniform": {"model.routing.name": "uniform"}},
+        "rounds": levels_of(ROUNDS, (1, 3)),
+    }
+    reference = {"algorithm": "uniform", "rounds": "3"}
+    with pytest.raises(ValueError, match="did you mean 'algorithm=uniform,rounds=1'"):
+        trials_of(small_sweep(factors, reference=reference))
+
+
+def test_published_values_may_be_outside_the_grid_but_not_of_unknown_factors():
+    factors = {"rounds": levels_of(ROUNDS, (1, 2))}
+    trials_of(small_sweep(factors, published=[({"rounds": "9"}, 0.3, 0.1, "a paper")]))
+    with pytest.raises(ValueError, match=r"unknown factor of published .* did you mean 'rounds'"):
+        trials_of(small_sweep(factors, published=[({"round": "1"}, 0.3, 0.1, "a paper")]))
+
+
+def test_what_is_for_the_report_alone_may_differ_when_a_sweep_resumes(tmp_path, monkeypatch):
+    monkeypatch.setattr("capsjax.sweeps.run.Sweep.run", lambda self: self._write_index())
+    factors = {"rounds": levels_of(ROUNDS, (1, 2))}
+    points = [{"rounds": "1"}, {"rounds": "2"}]
+    for title, point in zip(("one", "two"), points, strict=True):
+        published = [(point, 0.3, 0.1, "a paper")]
+        given = {"title": title, "reference": point, "published": published}
+        run_sweep(small_sweep(factors, **given), tmp_path)
+        index = json.loads((tmp_path / "index.json").read_text())
+        assert (index["title"], index["reference"]) == (title, point)
+        assert index["published"][0]["levels"] == point
+    other = small_sweep(factors, **given)
+    with other.unlocked():
+        other.base.train.epochs += 1
+    with pytest.raises(WorkdirError, match=r"another config \(base.train.epochs"):
+        run_sweep(other, tmp_path)
 
 
 def test_more_mistakes():
