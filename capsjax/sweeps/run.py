@@ -24,6 +24,7 @@ from capsjax.runs.train import check_config, train_and_evaluate
 from capsjax.runs.workdir import flatten, open_workdir, summary_or_set_aside
 from capsjax.runs.writers import describe_board
 from capsjax.sweeps import folders
+from capsjax.sweeps.failures import describe_failure, find_failing
 from capsjax.sweeps.grid import Trial, check_for_sweep, trials_of
 from capsjax.sweeps.hparams import write_trials
 from capsjax.sweeps.index import as_begun, make_index, seconds_so_far
@@ -98,7 +99,11 @@ class Sweep:
         begun, left, ended = processes.on_primary(self._plan)
         by_id = {trial.id: trial for trial in self._trials}
         left += [name for name in ended if not self._evaluate_again(by_id[name])]
-        left = self._failing_first([by_id[name] for name in left])
+        left = [by_id[name] for name in left]
+        failing = find_failing(left, lambda trial: self._load(trial).sizes)
+        failed = {trial.id for trials, _ in failing for trial in trials}
+        begun = [each for each in begun if failed.isdisjoint(each[1])]
+        left = [trial for trial in left if trial.id not in failed]
         print(f"{self._workdir}: {len(left)} of {len(self._trials)} trials to train", flush=True)
         if left and any(trial.config.log.tensorboard for trial in left):
             print(describe_board(self._workdir), flush=True)
@@ -108,6 +113,8 @@ class Sweep:
             len(self._trials), {trial.id: self._steps_of(trial) for trial in left}, self._errors()
         )
         try:
+            for trials, error in failing:
+                self._fail(trials, error)
             for folder, names in begun:
                 left = [trial for trial in left if trial.id not in names]
                 self._train([by_id[name] for name in names], Path(folder))
@@ -198,7 +205,7 @@ class Sweep:
                     f"{folder} was begun with {len(trials)} trials, and the memory here holds "
                     f"{len(members.trials)}: resume on a machine like the first, or start anew"
                 )
-        except (ValueError, jax.errors.JaxRuntimeError) as error:
+        except Exception as error:  # of any type: the code may be a user's own
             if processes.is_lost_process(error):
                 raise
             return self._fail(trials, error)
@@ -232,7 +239,7 @@ class Sweep:
         self._signal = int(processes.gather([interrupt.signal or 0]).max())
 
     def _fail(self, trials: Sequence[Trial], error: Exception) -> Sequence[Trial]:
-        message = " ".join(str(error).split())[:300]
+        message = describe_failure(error)
 
         def record() -> int:
             fields = "failed", message
@@ -247,23 +254,6 @@ class Sweep:
 
     def _structure(self, trial: Trial) -> tuple:
         return structure_of(flatten(resolved(trial.config)))
-
-    def _failing_first(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Put trials first whose network cannot be built: they are reported before any trains."""
-        of_structures: dict[tuple, bool] = {}
-        for trial in trials:
-            structure = self._structure(trial)
-            if structure not in of_structures:
-                of_structures[structure] = self._can_be_built(trial)
-        return sorted(trials, key=lambda trial: of_structures[self._structure(trial)])
-
-    def _can_be_built(self, trial: Trial) -> bool:
-        try:
-            built = build(trial.config, *self._load(trial).sizes)
-            jax.eval_shape(lambda: built.init_state(trial.config.seed))
-        except Exception:  # which `_train` meets again, and records
-            return False
-        return True
 
     def _load(self, trial: Trial) -> Data:
         fields = trial.config.data
