@@ -117,20 +117,24 @@ def unfinished_populations(workdir: Path, trials: Sequence[Trial]) -> list[tuple
     """List the folders of started populations and their members, in the order of their start.
 
     Populations whose members are all done are left out, and those with members that the sweep no
-    longer has, as when it is given fewer seeds: their remaining trials are trained anew. So are
-    those that were trained to their end, where a member's results were lost later.
+    longer has, as when it is given fewer seeds: their remaining trials are trained anew. When it is
+    given more again, one whose members are in a later one too stays out, or they would be trained
+    twice. So do those that were trained to their end, where a member's results were lost later.
     """
     by_id = {trial.id: trial for trial in trials}
-    found = []
-    for folder in sorted((workdir / "populations").glob("[0-9]*")):
+    found: list[tuple[str, list[str]]] = []
+    taken: set[str] = set()
+    for folder in sorted((workdir / "populations").glob("[0-9]*"), reverse=True):
         ids = _members(folder)
         members = [by_id[name] for name in ids if name in by_id]
-        if len(members) < len(ids) or all(read_status(workdir, each).is_final for each in members):
+        is_left_out = len(members) < len(ids) or not taken.isdisjoint(ids)
+        taken.update(ids)
+        if is_left_out or all(read_status(workdir, each).is_final for each in members):
             continue
         ended = any(has_parameters(workdir, each) for each in members)
         if not ended or (folder / "checkpoints").exists():
             found.append((str(folder), ids))
-    return found
+    return found[::-1]
 
 
 def _members(folder: Path) -> list[str]:
