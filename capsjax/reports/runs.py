@@ -17,6 +17,11 @@ from capsjax.runs.writers import read_metrics
 
 # Fields that locate files, which does not affect what was run.
 PLACES = ("data.dir", "data.file")
+# Flags that are not shown; those of a sweep are of its base config.
+HIDDEN = (
+    "--workdir",
+    *(f"--config.{base}{name}" for base in ("", "base.") for name in ("seed", *PLACES)),
+)
 
 HEADER = (
     "run",
@@ -50,20 +55,34 @@ class Run(NamedTuple):
     training: Mapping[str, Any] | None
 
     @property
+    def levels(self) -> str:
+        """Levels of a trial of a sweep, which its name has before the seed; empty for a run."""
+        name, seed = self.fields["name"], f",seed={self.fields['seed']}"
+        return name.removesuffix(seed) if name.endswith(seed) else ""
+
+    @property
     def without_seed(self) -> str:
         """Key that is equal for runs that differ only in their seed."""
         same = {name: value for name, value in self.fields.items() if name != "seed"}
+        same["name"] = self.levels or same["name"]
         return repr((sorted(same.items()), self.training))
 
     @property
     def command(self) -> str:
-        """The command, without the seed and without the places of files."""
-        hidden = ("--workdir", *(f"--config.{name}" for name in ("seed", *PLACES)))
-        words = typed_words(self.starts[0]["command"], "train")
+        """The command, without the seed and without the places of files; for a trial its levels."""
+        words = typed_words(self.starts[0]["command"], "sweep" if self.levels else "train")
         if words[0] == "python":
             words = [Path(words[1]).name, *words[2:]]
-        kept = [word for word in words if word.partition("=")[0] not in hidden]
-        return f"`{shlex.join(kept)}`"
+        kept, is_value = [], False
+        for word in words:
+            flag, equals, _ = word.partition("=")
+            is_hidden = is_value or flag in HIDDEN
+            # The value of a flag may be the next word.
+            is_value = not is_value and is_hidden and not equals
+            if not is_hidden:
+                kept.append(word)
+        command = f"`{shlex.join(kept)}`"
+        return f"`{self.levels}` of {command}" if self.levels else command
 
 
 def read_run(workdir: Path) -> Run:
@@ -99,7 +118,7 @@ def _row(runs: Sequence[Run]) -> list[str]:
         _epochs(runs),
         ", ".join(str(run.fields["seed"]) for run in runs),
         wording.mean_and_deviation(accuracy, decimals=2),
-        ", ".join(str(each["test"].get("num_errors", "-")) for each in results) or "-",
+        ", ".join(_num_errors(run) for run in runs),
         f"{document.accuracy:.2f} ({document.how})" if document else "-",
         f"{results[0]['num_parameters']:,}" if results else "-",
         describe_selection(first.fields),
@@ -110,8 +129,17 @@ def _row(runs: Sequence[Run]) -> list[str]:
 
 def _epochs(runs: Sequence[Run]) -> str:
     planned = runs[0].fields["train.epochs"]
-    missing = [f"{run.epochs:.1f}" for run in runs if run.summary is None]
-    return f"{planned} (not finished: at {', '.join(missing)})" if missing else str(planned)
+    ended = [run.summary.get("epochs", planned) for run in runs if run.summary]
+    parts = {
+        "ended early": [str(epochs) for epochs in ended if epochs < planned],
+        "not finished": [f"{run.epochs:.1f}" for run in runs if run.summary is None],
+    }
+    notes = [f"{how}: at {', '.join(epochs)}" for how, epochs in parts.items() if epochs]
+    return f"{planned} ({'; '.join(notes)})" if notes else str(planned)
+
+
+def _num_errors(run: Run) -> str:
+    return str(run.summary["test"].get("num_errors", "-")) if run.summary else "-"
 
 
 def _hardware(start: dict[str, Any]) -> str:

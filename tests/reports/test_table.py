@@ -105,7 +105,41 @@ def test_seeds_share_a_row_and_other_configs_do_not(write_run):
 def test_a_run_that_is_not_finished_has_no_accuracy(write_run):
     done, going = write_run("a", 0, errors=100), write_run("b", 1)
     assert rows(going)[0][1:5] == ["10 (not finished: at 1.2)", "1", "-", "-"]
-    assert rows(done, going)[0][1:5] == ["10 (not finished: at 1.2)", "0, 1", "99.00", "100"]
+    assert rows(done, going)[0][1:5] == ["10 (not finished: at 1.2)", "0, 1", "99.00", "100, -"]
+    assert rows(write_run("c", 0), write_run("d", 1, errors=88))[0][4] == "-, 88"
+
+
+def test_a_run_that_ended_early_shows_its_epochs(write_run):
+    early, whole, going = (write_run(f"a{seed}", seed, errors=100) for seed in range(3))
+    for folder, epochs in ((early, 7), (whole, 10)):
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps({**summary, "epochs": epochs}))
+    (going / "summary.json").unlink()
+    assert rows(whole)[0][1] == "10"
+    assert rows(early)[0][1] == "10 (ended early: at 7)"
+    assert rows(early, whole, going)[0][1] == "10 (ended early: at 7; not finished: at 1.2)"
+
+
+def test_the_values_of_flags_that_are_not_shown_may_be_words_of_their_own(write_run):
+    command = ["experiments/train.py", "--config", "a.py", "--workdir", "x", "--config.seed", "3"]
+    (row,) = rows(write_run("a", errors=91, command=[*command, "--debug"]))
+    assert row[0] == "`train.py --config a.py --debug`"
+
+
+def test_trials_of_a_sweep_have_a_row_for_each_of_its_points(write_run):
+    command = ["capsjax", "--config=digits", "--config.base.data.dir=/data", "--workdir=/a"]
+    folders = []
+    for rounds in (1, 2):
+        for seed in (0, 1):
+            name = f"rounds={rounds},seed={seed}"
+            folder = write_run(name, seed, errors=90, command=command)
+            fields = {**json.loads((folder / "config.json").read_text()), "name": name}
+            (folder / "config.json").write_text(json.dumps(fields))
+            folders.append(folder)
+    assert [(row[0], row[2]) for row in rows(*folders)] == [
+        ("`rounds=1` of `capsjax sweep --config=digits`", "0, 1"),
+        ("`rounds=2` of `capsjax sweep --config=digits`", "0, 1"),
+    ]
 
 
 def test_a_run_on_maps_has_no_number_of_errors(write_run):
