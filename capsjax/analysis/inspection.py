@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from capsjax.analysis.calibration import SCORES
+from capsjax.analysis.calibration import SCORES, find_confidences
 from capsjax.analysis.couplings import relative_entropy
 from capsjax.data.augment import to_float
 from capsjax.kernels.chunks import join, split
@@ -67,7 +68,42 @@ def kind_of_scores(model: Any) -> str:
     Raises:
       ValueError: for a readout of which that is not known.
     """
+    return look_up(SCORES, _readout_of(model), "readout (capsjax.analysis.calibration.SCORES)")
+
+
+def name_scores(model: Any, scores: np.ndarray, poses: np.ndarray | None) -> str:
+    """Return what the scores of a network are called; "scores" where that is not known.
+
+    The activations of many algorithms are the lengths of the poses, and are called so.
+
+    Args:
+      model: the network.
+      scores: (n, k).
+      poses: of the class capsules, (n, k, d); None if it has none.
+    """
+    kind = SCORES.get(_readout_of(model))
+    if kind != "probability":
+        return "scores" if kind is None else "logits"
+    lengths = None if poses is None else np.linalg.norm(poses, axis=-1)
+    are_lengths = lengths is not None and np.allclose(scores, lengths, atol=1e-3)
+    return "lengths" if are_lengths else "activations"
+
+
+def most_confident_first(model: Any, scores: np.ndarray) -> np.ndarray:
+    """Return the order of examples by the confidence in their predicted class, indices (n,).
+
+    Of a readout whose scores are of no known kind the highest score counts.
+
+    Args:
+      model: the network.
+      scores: (n, k).
+    """
+    kind = SCORES.get(_readout_of(model))
+    confidences = scores.max(axis=1) if kind is None else find_confidences(scores, kind)
+    return np.argsort(-confidences, kind="stable")
+
+
+def _readout_of(model: Any) -> str:
     if not hasattr(model, "readout"):  # a network without capsules
-        return "logit"
-    name = name_of_readout(model.readout, model.routing)
-    return look_up(SCORES, name, "readout (capsjax.analysis.calibration.SCORES)")
+        return "linear"
+    return name_of_readout(model.readout, model.routing)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from capsjax.analysis.inspection import most_confident_first, name_scores
 from capsjax.commands import command_line
 from capsjax.metrics import (
     count_confusions,
@@ -134,10 +135,10 @@ def evaluate(
     if predictor.class_names:
         result["class_names"] = list(predictor.class_names)
 
-    # The most confident mistakes: the highest wrong scores first.
     worst = np.flatnonzero(wrong)
-    worst = worst[np.argsort(-prediction.scores[worst].max(axis=1), kind="stable")][:max_mistakes]
-    meaning = "scores" if prediction.poses is None else "lengths"
+    order = most_confident_first(predictor.model, prediction.scores[worst])
+    worst = worst[order][:max_mistakes]
+    name = name_scores(predictor.model, prediction.scores, prediction.poses)
     folder.mkdir(parents=True, exist_ok=True)
     with naming(folder):
         figures.mistakes(
@@ -147,7 +148,7 @@ def evaluate(
             prediction.labels[worst],
             prediction.scores[worst],
             f"{_describe_mistakes(int(wrong.sum()), len(worst))}: {title}\n"
-            f"(taken for, is; {meaning} of both classes)",
+            f"(taken for, is; {name} of both classes)",
             predictor.class_names,
         ).savefig(folder / "mistakes.png", dpi=150)
         figures.confusion_matrix(matrix, title, predictor.class_names).savefig(

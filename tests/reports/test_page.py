@@ -20,6 +20,7 @@ from capsjax.reports.page import classes, curves, decoder, records
 from capsjax.reports.page.html import element, page, table
 from capsjax.reports.page.pictures import picture
 from capsjax.reports.page.run import read_record, run_page
+from capsjax.reports.page.tested import mistakes
 from capsjax.runs import train, trained_data
 from capsjax.runs.predictor import load_predictor
 from tests.reports import pages
@@ -169,6 +170,12 @@ def test_the_most_confident_mistakes_come_first(dense, of_dense):
     first = re.search(r'id="mistakes">.*?<figcaption>(.*?)</figcaption>', of_dense, re.DOTALL)[1]
     assert f"image {worst}" in first
     assert f"{prediction.scores[worst].max():.2f}" in first
+    assert "the most confident first, with the lengths of both classes" in of_dense
+
+
+def test_mistakes_of_a_network_of_logits_are_shown_with_logits():
+    logits = pages.predicted(tiny_config(model__readout="linear", model__use_decoder=False))
+    assert "with the logits of both classes" in mistakes(logits).body
 
 
 def test_curves_have_a_line_for_each_part_and_no_number_that_is_not_finite():

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from capsjax.analysis.examples import one_of_each_class, recognised_first, some_of_each_class
+from capsjax.analysis.inspection import most_confident_first, name_scores
 from capsjax.data import Arrays
 from capsjax.metrics import count_confusions, dice_coefficient, measures_of_classes
 from capsjax.plots import figures
@@ -71,16 +72,16 @@ def sections_of_maps(tested: Tested) -> Iterator[Section]:
 
 
 def mistakes(tested: Tested) -> Section:
-    """Show the most confident mistakes: the highest wrong scores first."""
+    """Show the most confident mistakes."""
     predictor, test, prediction = tested
     wrong = np.flatnonzero(prediction.labels != test.labels)
     if not wrong.size:
         return Section("mistakes", "Mistakes", paragraph("There are none."))
-    order = np.argsort(-prediction.scores[wrong].max(axis=1), kind="stable")
+    order = most_confident_first(predictor.model, prediction.scores[wrong])
     worst = wrong[order][:MOST_MISTAKES].tolist()
-    kind = "scores" if prediction.poses is None else "lengths"
+    name = name_scores(predictor.model, prediction.scores, prediction.poses)
     text = (
-        f"{len(worst)} of {len(wrong):,} mistakes, the most confident first, with the {kind} of "
+        f"{len(worst)} of {len(wrong):,} mistakes, the most confident first, with the {name} of "
         "both classes"
     )
     if prediction.reconstruction is not None:
