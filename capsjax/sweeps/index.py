@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from capsjax.runs.environment import describe_environment
 from capsjax.runs.files import DamagedFileError, read_sealed, set_aside
 from capsjax.runs.selection import describe_selection
 from capsjax.runs.starts import program_command, typed_words
@@ -15,6 +16,7 @@ from capsjax.sweeps import Trial
 from capsjax.sweeps.folders import Status
 
 OF_MACHINE = ("device", "device_count", "processor", "cpu_count", "commit")
+OF_START = (*OF_MACHINE, "versions", "command")
 OF_REPORT = ("title", "reference", "published")
 OF_SUMMARY = ("steps", "num_parameters", "test", "validation", "train_seconds")
 
@@ -24,7 +26,7 @@ def make_index(
     trials: Sequence[Trial],
     statuses: Sequence[Status],
     running: Collection[str],
-    environment: Mapping[str, Any],
+    start: Mapping[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
     """Make the contents of the file.
@@ -33,7 +35,7 @@ def make_index(
       config: config of the sweep.
       trials, statuses: all trials, and the status of each.
       running: ids of the trials in training.
-      environment: from `describe_environment`.
+      start: from `describe_start`, of the last start that trained.
       seconds: duration of the sweep over all its starts.
     """
     return {
@@ -56,9 +58,7 @@ def make_index(
             }
             for levels, error, deviation, source in config.published
         ],
-        **{name: environment[name] for name in OF_MACHINE},
-        "versions": environment["packages"],
-        "command": shlex.join(typed_words(program_command({})["command"], "sweep")),
+        **start,
         "seconds": seconds,
         "trials": [
             _row(trial, status, trial.id in running)
@@ -79,15 +79,29 @@ def as_begun(workdir: Path, config: ConfigDict) -> ConfigDict:
     return begun.lock()
 
 
-def seconds_so_far(workdir: Path) -> float:
-    """Read the seconds of earlier starts; 0 if the file is missing or damaged."""
+def describe_start() -> dict[str, Any]:
+    """Return the machine, the versions and the command of this start."""
+    environment = describe_environment()
+    return {
+        **{name: environment[name] for name in OF_MACHINE},
+        "versions": environment["packages"],
+        "command": shlex.join(typed_words(program_command({})["command"], "sweep")),
+    }
+
+
+def read_earlier(workdir: Path) -> dict[str, Any]:
+    """Read the `seconds` of earlier starts, and what describes the last one that trained.
+
+    Empty if the file is missing or damaged.
+    """
     try:
-        return float(read_sealed(workdir / "index.json", ("seconds",))["seconds"])
+        index = read_sealed(workdir / "index.json", ("seconds",))
     except FileNotFoundError:
-        return 0.0
+        return {}
     except DamagedFileError as error:
         set_aside(error, "it is made anew, without the seconds of earlier starts")
-        return 0.0
+        return {}
+    return {name: index[name] for name in ("seconds", *OF_START) if name in index}
 
 
 def _row(trial: Trial, status: Status, running: bool) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from capsjax.runs import devices, processes
 from capsjax.runs.checkpoint import CheckpointError
 from capsjax.runs.choices import with_choices_of_run
 from capsjax.runs.data_record import by_settings, check_processes, fingerprints, record_data
-from capsjax.runs.environment import describe_environment
 from capsjax.runs.files import sealed, write_json
 from capsjax.runs.interrupt import Interrupt
 from capsjax.runs.lock import hold
@@ -27,7 +26,7 @@ from capsjax.sweeps import folders
 from capsjax.sweeps.failures import describe_failure, find_failing
 from capsjax.sweeps.grid import Trial, check_for_sweep, trials_of
 from capsjax.sweeps.hparams import write_trials
-from capsjax.sweeps.index import as_begun, make_index, seconds_so_far
+from capsjax.sweeps.index import as_begun, describe_start, make_index, read_earlier
 from capsjax.sweeps.members import Data, Members, largest_that_fits
 from capsjax.sweeps.population_run import PopulationRun
 from capsjax.sweeps.progress import SweepProgress
@@ -83,10 +82,11 @@ class Sweep:
         self._mesh, self._form = mesh, form
         self._most = most or (MOST_IN_TURN * mesh.size if form == "map" else len(trials))
         self._data: dict[str, Data] = {}
-        self._environment = describe_environment()
+        self._start = describe_start()
         self._started = time.monotonic()
         self._signal = 0
-        self._seconds_before = processes.on_primary(lambda: seconds_so_far(workdir))
+        self._earlier = processes.on_primary(lambda: read_earlier(workdir))
+        self._seconds_before = self._earlier.pop("seconds", 0.0)
 
     def statuses(self) -> list[folders.Status]:
         """Return the status of each trial."""
@@ -104,6 +104,9 @@ class Sweep:
         failed = {trial.id for trials, _ in failing for trial in trials}
         begun = [each for each in begun if failed.isdisjoint(each[1])]
         left = [trial for trial in left if trial.id not in failed]
+        if not left:
+            # The report names the machine and the command that the results are of.
+            self._start |= self._earlier
         print(f"{self._workdir}: {len(left)} of {len(self._trials)} trials to train", flush=True)
         if left and any(trial.config.log.tensorboard for trial in left):
             print(describe_board(self._workdir), flush=True)
@@ -292,7 +295,7 @@ class Sweep:
                 self._trials,
                 self.statuses(),
                 running,
-                self._environment,
+                self._start,
                 self._seconds_before + time.monotonic() - self._started,
             )
             write_json(self._workdir / "index.json", sealed(index))
