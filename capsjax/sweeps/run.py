@@ -167,13 +167,24 @@ class Sweep:
         return begun, [name for name in ids if name not in ended], sorted(ended)
 
     def _evaluate_again(self, trial: Trial) -> bool:
-        """Make a trial's results from its own checkpoints; return whether they could be read."""
+        """Make a trial's results from its own checkpoints; return whether they could be read.
+
+        Where it cannot be done here, as on devices that do not divide its batch, the trial has
+        failed in this start: its parameters are left to the next one.
+        """
         try:
             train_and_evaluate(trial.config, folders.trial_folder(self._workdir, trial))
         except CheckpointError as error:
             print(f"{error}. {trial.id} is trained anew", flush=True)
             processes.on_primary(lambda: folders.set_parameters_aside(self._workdir, trial))
             return False
+        except ValueError as error:
+            if processes.is_lost_process(error):
+                raise
+            failure = "failed", f"lost results cannot be made again: {describe_failure(error)}"
+            processes.on_primary(
+                lambda: folders.write_first_failure(self._workdir, trial, *failure)
+            )
         return True
 
     def _train(self, trials: Sequence[Trial], folder: Path | None = None) -> Sequence[Trial]:

@@ -93,3 +93,26 @@ def test_a_begun_population_with_a_member_that_cannot_work_does_not_go_on(tmp_pa
     trained.clear()
     sweep.run_sweep(config, workdir)
     assert trained == ["rounds=1,seed=0"]
+
+
+def test_results_that_cannot_be_made_again_here_leave_the_other_trials(
+    tmp_path, trained, monkeypatch
+):
+    workdir = tmp_path / "sweep"
+    config = make_sweep("test", tiny_config(), {"rounds": levels_of(ROUNDS, (1, 2))}, num_seeds=1)
+    lost, _ = trials_of(config)
+    parameters = sweep.folders.trial_folder(workdir, lost) / "checkpoints" / "12"
+    sweep.run_sweep(config, workdir)
+    parameters.mkdir(parents=True)
+    trained.clear()
+
+    def evaluate(*_):
+        raise ValueError("32 images do not divide over 3 devices")
+
+    monkeypatch.setattr(sweep, "train_and_evaluate", evaluate)
+    first, second = sweep.run_sweep(config, workdir)
+    message = "lost results cannot be made again: 32 images do not divide over 3 devices"
+    assert (first.name, first.message) == ("failed", message)
+    assert second.name == "waiting"
+    assert trained == ["rounds=2,seed=0"]
+    assert parameters.exists(), "another start may evaluate them"
