@@ -62,6 +62,7 @@ def main() -> None:
     failed = sum(status.name == "failed" for status in statuses)
     if failed:
         raise ValueError(
-            f"{failed} of {len(statuses)} trials failed, as reported above; mend the cause and "
-            f"start the same command with --workdir={workdir} to try them again"
+            f"{failed} of {len(statuses)} trials failed, as reported above. The same command with "
+            f"--workdir={workdir} tries them again, which helps where the machine was the cause; "
+            "where a setting or a file of your own is, correct it and name another --workdir"
         )

@@ -329,7 +329,7 @@ def test_failed_trials_end_the_command_with_an_error(finished, monkeypatch):
     monkeypatch.setattr(sweep_command.command_line, "config_of_flags", lambda _: config)
     monkeypatch.setattr(sweep_command.command_line, "start_processes", lambda: None)
     monkeypatch.setattr(sweep_command.config_flags, "get_override_values", lambda _: {})
-    with pytest.raises(ValueError, match="4 of 8 trials failed"):
+    with pytest.raises(ValueError, match=r"4 of 8 trials failed.* another --workdir"):
         sweep_command.main()
 
 
