@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from capsjax.notation import Capsules, Routed
     from capsjax.ops import mask_poses, predict_votes, safe_norm, squash
     from capsjax.pooling import capsule_pool
-    from capsjax.pretrained import load_pretrained
+    from capsjax.pretrained import load_exported, load_pretrained
     from capsjax.routing import (
         Competition,
         agreement_3d_routing,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
         uniform_routing,
         vb_routing,
     )
-    from capsjax.runs.exported import load_exported
 
 
 __all__ = [
@@ -71,7 +70,7 @@ _HOMES = {
     "heinsen_2019_routing": "routing",
     "heinsen_2022_routing": "routing",
     "inverted_attention_routing": "routing",
-    "load_exported": "runs.exported",
+    "load_exported": "pretrained",
     "load_pretrained": "pretrained",
     "make_routing": "routing",
     "margin_loss": "losses",

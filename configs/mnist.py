@@ -14,5 +14,11 @@ from capsjax.config import make_config
 
 def get_config(preset: str = "paper"):
     config = make_config(preset)
+    if config.data.name != "mnist":
+        name = preset.partition(",")[0]
+        raise ValueError(
+            f"the preset {name!r} trains on {config.data.name}, not on MNIST: take the config of "
+            f"its own, --config={name}, and a variant behind a colon"
+        )
     config.name = f"mnist-{preset.replace(',', '-')}"
     return config.lock()

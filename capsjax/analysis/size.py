@@ -30,7 +30,8 @@ class StepSize(NamedTuple):
     """The cost of a compiled training step, as the compiler counts it.
 
     Attributes:
-      operations: floating-point operations of a step, 0 where the compiler does not report them.
+      operations: floating-point operations of a step, 0 where the compiler does not report them. It
+        counts one round of each loop, such as one over groups of images.
       state_bytes: parameters and the state of the optimizer.
       data_bytes: the training data on the device.
       working_bytes: what a step needs besides, at its peak.
@@ -86,14 +87,21 @@ def layers_of(built: Built) -> list[Layer]:
 
     variables = jax.eval_shape(run, jax.random.key(0), image)
     params, outputs = variables["params"], variables["intermediates"]
-    return [
+    layers = [
         Layer(
             name,
             [leaf.shape[1:] for leaf in jax.tree.leaves(outputs[name]["__call__"])],
-            sum(leaf.size for leaf in jax.tree.leaves(params.get(name, {}))),
+            _count(params.get(name, {})),
         )
         for name in names
     ]
+    # Arrays of the network itself, or of a layer that was not called by its name.
+    others = _count(params) - sum(layer.num_parameters for layer in layers)
+    return [*layers, *([Layer("others", [], others)] if others else [])]
+
+
+def _count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def compile_step(config: ConfigDict, built: Built, num_examples: int) -> CompiledStep:

@@ -83,7 +83,8 @@ def describe(config: ConfigDict, *, timed: bool = False) -> str:
             *describe_misfits(config, built.model),
             "",
             f"a training step of {batch_size} images on {jax.devices()[0].device_kind}: "
-            f"{size.operations / 1e9:.2f} GFLOP by the compiler's count; memory: parameters and "
+            f"at least {size.operations / 1e9:.2f} GFLOP by the compiler's count, which has one "
+            f"round of each loop; memory: parameters and "
             f"optimizer {size.state_bytes / 1e6:.1f} MB, data {size.data_bytes / 1e6:.1f} MB, "
             f"working memory {size.working_bytes / 1e6:.1f} MB",
             "computed as: " + ", ".join(f"{name} {form}" for name, form in forms.items()),

@@ -34,13 +34,15 @@ def find_config(value: str) -> str:
       value: a path, or the name of a config of the package: "digits" or "configs/digits.py".
 
     Raises:
-      ValueError: if there is no such file.
+      ValueError: if there is no such file, or it is not one of Python.
 
     >>> find_config("digits:keras").endswith("configs/digits.py:keras")
     True
     """
     path, colon, argument = value.partition(":")
     if Path(path).expanduser().is_file():
+        if Path(path).suffix != ".py":
+            raise ValueError(f"--config={path} is no config file, which ends in .py")
         return f"{Path(path).expanduser()}{colon}{argument}"
     name = path.removeprefix("configs/").removesuffix(".py")
     if name in config_names():

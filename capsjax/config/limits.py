@@ -80,7 +80,7 @@ LIMITS = {
     "optimizer.b1": SHARE,
     "optimizer.b2": SHARE,
     "optimizer.clip_norm": AT_LEAST_0,
-    "optimizer.eps": AT_LEAST_0,
+    "optimizer.eps": POSITIVE,
     "optimizer.momentum": SHARE,
     "optimizer.weight_decay": AT_LEAST_0,
     "schedule.anneal_epochs": AT_LEAST_0,

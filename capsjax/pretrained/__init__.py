@@ -21,10 +21,22 @@ def load_pretrained(name: str = "mnist") -> "Predictor":
       ValueError: for an unknown name, or a file that is damaged; the message names it.
       ImportError: if the extra `train` is not installed.
     """
-    folder = look_up(FOLDERS, name, "pretrained network")
+    return load_exported(look_up(FOLDERS, name, "pretrained network"))
+
+
+def load_exported(folder: str | Path) -> "Predictor":
+    """Load a network that `capsjax export` has written.
+
+    Args:
+      folder: the folder.
+
+    Raises:
+      ValueError: if there is none, or a file is not what was written; the message names it.
+      ImportError: if the extra `train` is not installed.
+    """
     try:
-        from capsjax.runs.exported import load_exported
+        from capsjax.runs import exported
     except ModuleNotFoundError as error:
         needed = "pip install 'capsjax[train]'"
         raise ImportError(f"{error.name} is not installed: {needed}") from None
-    return load_exported(folder)
+    return exported.load_exported(folder)

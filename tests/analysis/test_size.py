@@ -1,5 +1,6 @@
 """The size of a network and of its training step."""
 
+import flax.linen as nn
 import pytest
 
 from capsjax.analysis.size import compile_step, layers_of, size_of_step, time_step
@@ -18,6 +19,23 @@ def test_a_step_holds_parameters_moments_and_data():
     assert size.data_bytes == 128 * (8 * 8 + 4)
     assert size.working_bytes > 32 * 8 * 8 * 4, "at least a batch of images"
     assert size.operations > 2 * 3 * 32 * parameters / 100
+
+
+def test_arrays_of_the_network_itself_are_counted():
+    class Network(nn.Module):
+        image_shape = (4, 4, 1)
+
+        @nn.compact
+        def __call__(self, images):
+            embedding = self.param("embedding", nn.initializers.zeros, (5, 8))
+            return nn.Dense(8)(images.reshape(len(images), 16)) @ embedding.T
+
+    built = build(tiny_config(), (8, 8, 1), 10, 128)._replace(model=Network())
+    layers = layers_of(built)
+    assert [(layer.name, layer.num_parameters) for layer in layers] == [
+        ("Dense_0", 16 * 8 + 8),
+        ("others", 5 * 8),
+    ]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from capsjax.commands import command_line, extras, summary
 from capsjax.commands import list as list_command
 from capsjax.config import files, load_config
 from capsjax.data import training_sizes
+from capsjax.routing import ROUTING
 from capsjax.runs import starts
 from tests.tiny import ROOT, tiny_config
 
@@ -102,6 +103,21 @@ def test_a_wrong_config_is_answered_with_the_nearest():
         files.find_config("digtis")
 
 
+def test_another_file_than_a_config_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json is no config file, which ends in \.py"):
+        files.find_config(f"{tmp_path / 'config.json'}:paper")
+
+
+def test_the_names_of_the_package_need_no_extra_before_they_are_used(monkeypatch):
+    monkeypatch.setitem(sys.modules, "capsjax.runs.exported", None)
+    monkeypatch.delattr("capsjax.runs.exported", raising=False)
+    names: dict = {}
+    exec("from capsjax import *", names)
+    with pytest.raises(ImportError, match=r"not installed: pip install 'capsjax\[train\]'"):
+        names["load_exported"]("a")
+
+
 def test_both_ways_to_write_the_flag_are_read():
     found = files.find_config("digits")
     assert command_line.find_configs(["train", "--config=digits"])[1] == f"--config={found}"
@@ -149,6 +165,19 @@ def test_list_names_configs_and_routings(capsys):
     printed = capsys.readouterr().out
     assert "  digits\n" in printed
     assert "  dynamic: num_iterations, " in printed
+    assert "  paper: small\n" in printed
+    assert "  vb_capsules: smallnorb\n" in printed
+
+
+def test_list_names_settings_that_a_config_has(capsys):
+    list_command.main()
+    lines = capsys.readouterr().out.splitlines()
+    listed = lines[lines.index("routing algorithms and their settings:") + 1 :]
+    settings = dict(line.strip().split(": ") for line in listed[: len(ROUTING)])
+    assert settings.keys() == set(ROUTING)
+    config = load_config("digits").model.routing
+    for name, names in settings.items():
+        assert set(names.split(", ")) == set(config.get(name, ())), name
 
 
 def test_summary_counts_the_parameters_of_each_layer():

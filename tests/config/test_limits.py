@@ -31,6 +31,7 @@ def test_every_limit_is_of_a_field():
         ("schedule.learning_rate", math.inf, "schedule.learning_rate is at least 0, not inf"),
         ("schedule.decay_rate", 0.0, "schedule.decay_rate is above 0, not 0.0"),
         ("checkpoint.every_minutes", -5.0, "checkpoint.every_minutes is at least 0, not -5.0"),
+        ("optimizer.eps", 0.0, "optimizer.eps is above 0, not 0.0"),
         ("log.every_steps", 0, "log.every_steps is at least 1, not 0"),
         ("data.validation_size", math.inf, "data.validation_size is at least 0, not inf"),
         ("data.validation_size", math.nan, "data.validation_size is at least 0, not nan"),
