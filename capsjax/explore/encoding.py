@@ -20,16 +20,26 @@ def to_data_uri(image: np.ndarray) -> str:
     """Return an image as a PNG in a data URI.
 
     Args:
-      image: uint8, (h, w, c) of 1, 3 or 4 channels.
+      image: uint8, (h, w, c).
 
     >>> to_data_uri(np.zeros((2, 2, 1), np.uint8))[:30]
     'data:image/png;base64,iVBORw0K'
     """
-    grey = image.shape[-1] == 1
     stream = io.BytesIO()
     # The fastest level: a slider waits for it.
-    Image.fromarray(image[..., 0] if grey else image).save(stream, "PNG", compress_level=1)
+    to_picture(image).save(stream, "PNG", compress_level=1)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def to_picture(image: np.ndarray) -> Image.Image:
+    """Return an image (h, w, c), uint8, as a picture: in colour, or the mean of its channels.
+
+    >>> to_picture(np.array([[[10, 30]]], np.uint8)).getpixel((0, 0))
+    20
+    """
+    if image.shape[-1] in (3, 4):
+        return Image.fromarray(image)
+    return Image.fromarray(image.mean(axis=-1).round().astype(np.uint8))
 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:

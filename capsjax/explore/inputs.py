@@ -7,6 +7,7 @@ from PIL import Image, ImageOps
 
 from capsjax.data.affine import warp
 from capsjax.data.pictures import MODES
+from capsjax.explore.encoding import to_picture
 
 # The longer side of a digit of MNIST, as a share of the image: 20 of 28 pixels.
 BOX = 20 / 28
@@ -40,7 +41,8 @@ def prepare(
 ) -> np.ndarray:
     """Make an image for a network, uint8 (h, w, c).
 
-    A picture of the network's own size is not changed; another one is resized by means.
+    A picture of the network's own size is not changed; another one is resized by means. Each of 2,
+    or of 5 and more channels has the grey of the picture.
 
     Args:
       picture: in grey or colour.
@@ -48,20 +50,36 @@ def prepare(
       box: put the ink of the picture, which is light on dark, into the middle, its longer side as
         this share of the image (`centred`), where the network takes grey images; None to leave it.
       invert: turn dark into light first.
-
-    Raises:
-      ValueError: for a network of another number of channels than 1, 3 or 4.
     """
     height, width, channels = image_shape
-    if channels not in MODES:
-        raise ValueError(f"a picture has 1, 3 or 4 channels, and this network takes {channels}")
-    picture = picture.convert("L" if channels == 1 else "RGB")
+    mode = MODES.get(channels, "L")
+    picture = picture.convert("L" if mode == "L" else "RGB")
     if invert:
         picture = ImageOps.invert(picture)
     if box is not None and channels == 1:
         return centred(np.asarray(picture), (height, width), box)[..., None]
-    resized = picture.resize((width, height), Image.Resampling.BOX).convert(MODES[channels])
-    return np.asarray(resized).reshape(image_shape)
+    resized = np.asarray(picture.resize((width, height), Image.Resampling.BOX).convert(mode))
+    return np.broadcast_to(np.atleast_3d(resized), image_shape)
+
+
+def fit_sample(image: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Make a sample an image for a network, uint8 (h, w, c).
+
+    One of the network's own shape is not changed. One of as many channels is resized, each channel
+    by means; any other one is taken as a picture.
+
+    Args:
+      image: the sample, uint8, (h, w, c).
+      image_shape: (h, w, c) that the network takes.
+    """
+    if image.shape == image_shape:
+        return image
+    height, width, channels = image_shape
+    if image.shape[-1] != channels:
+        return prepare(to_picture(image), image_shape)
+    # Channel by channel, because Pillow would weigh the first three by the fourth.
+    each = [Image.fromarray(image[..., channel]) for channel in range(channels)]
+    return np.stack([x.resize((width, height), Image.Resampling.BOX) for x in each], axis=-1)
 
 
 def centred(picture: np.ndarray, size: tuple[int, int], box: float = BOX) -> np.ndarray:

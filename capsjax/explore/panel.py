@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from capsjax.explore import views
-from capsjax.explore.encoding import MOST_BYTES, TOO_LARGE, from_data_uri
-from capsjax.explore.inputs import STILL, Move, is_dark_on_light, moved, prepare
+from capsjax.explore.encoding import MOST_BYTES, TOO_LARGE, from_data_uri, to_picture
+from capsjax.explore.inputs import STILL, Move, fit_sample, is_dark_on_light, moved, prepare
 from capsjax.explore.network import Network
 
 DRAWING, FILE, SAMPLE = "drawing", "file", "sample"
@@ -25,10 +25,12 @@ class Input:
     Attributes:
       picture: in grey or colour.
       origin: "drawing", "file" or "sample".
+      image: of a sample, uint8 (h, w, c): a picture does not hold all that it may.
     """
 
     picture: Image.Image
     origin: str = DRAWING
+    image: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -80,8 +82,8 @@ class Panel(NamedTuple):
 
 def image_for(network: Network, given: Input, treatment: Treatment) -> np.ndarray:
     """Return the image that a network sees, before it is moved; a sample is left as it is."""
-    if given.origin == SAMPLE:
-        return prepare(given.picture, network.image_shape)
+    if given.image is not None:
+        return fit_sample(given.image, network.image_shape)
     is_dark = given.origin == FILE and network.is_of_ink and is_dark_on_light(given.picture)
     box = network.box if treatment.centre and network.is_of_ink else None
     invert = treatment.invert != is_dark
@@ -145,4 +147,4 @@ def take_sample(network: Network, place: int) -> Input:
     if not 0 <= place < len(network.samples.images):
         raise ValueError(f"there is no sample {place}")
     image = network.samples.images[place]
-    return Input(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), SAMPLE)
+    return Input(to_picture(image), SAMPLE, image)

@@ -176,7 +176,7 @@ def heading(network: Network, look: Look) -> str:
 def strip(network: Network, places: Sequence[int]) -> str:
     """Return samples at some places as buttons, each with the name of its class."""
     labels, images = network.samples.labels, network.samples.images
-    titles = [_name(network, labels[place]) if len(labels) else str(place) for place in places]
+    titles = [_name(network, int(labels[place])) if len(labels) else str(place) for place in places]
     return "".join(
         f'<button class="sample" data-sample="{place}" title="{title}">'
         f'<img class="pixels" src="{to_data_uri(images[place])}" alt="{title}"></button>'

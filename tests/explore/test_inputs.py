@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capsjax.explore.inputs import Move, centred, is_dark_on_light, moved, prepare
+from capsjax.explore.inputs import Move, centred, fit_sample, is_dark_on_light, moved, prepare
 
 
 def drawn(*, size=(280, 280), rows=slice(40, 120), columns=slice(60, 80), paper=0, ink=255):
@@ -52,8 +52,17 @@ def test_colour_and_size_are_those_of_the_network():
     assert prepare(picture, (8, 4, 1)).shape == (8, 4, 1)
     # Only ink in grey is centred.
     assert prepare(picture, (8, 8, 3), box=0.5)[0, 0].tolist() == [200, 100, 0]
-    with pytest.raises(ValueError, match="1, 3 or 4 channels, and this network takes 2"):
-        prepare(picture, (8, 8, 2))
+    assert prepare(picture, (8, 8, 2))[0, 0].tolist() == [118, 118]  # grey, in each channel
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_a_sample_keeps_all_of_its_channels(channels):
+    image = np.random.default_rng(0).integers(0, 256, (6, 4, channels), np.uint8)
+    assert fit_sample(image, (6, 4, channels)) is image
+    smaller = fit_sample(image, (3, 2, channels))
+    means = image.reshape(3, 2, 2, 2, channels).mean(axis=(1, 3))
+    np.testing.assert_allclose(smaller, means, atol=1)  # rounded twice
+    assert fit_sample(image, (6, 4, channels + 1)).shape == (6, 4, channels + 1)
 
 
 def test_an_image_turns_clockwise_and_moves_right_and_down():

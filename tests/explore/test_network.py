@@ -28,8 +28,8 @@ SHAPE = (8, 8, 1)
 NAMES = ("<b>", *map(str, range(1, 10)))
 
 
-def untrained(config, class_names=()):
-    built = build(config, SHAPE, 10, 1000)
+def untrained(config, class_names=(), image_shape=SHAPE):
+    built = build(config, image_shape, 10, 1000)
     variables = built.init_state(0).variables
     return Predictor(config, 7, built.model, variables, built.objective, class_names)
 
@@ -217,6 +217,21 @@ def test_a_network_without_a_decoder_shows_poses_and_votes(sample):
     assert shown.top.count("<svg") == 2
     assert "data-origin" in shown.sliders
     assert shown.decoded == ""
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_network_sees_all_channels_of_a_sample(channels):
+    shape = (8, 8, channels)
+    images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+    predictor = untrained(tiny_config(), image_shape=shape)
+    network = Network("views", predictor, Samples(images, np.arange(3, dtype=np.int32), ""))
+    sample = panel.take_sample(network, 1)
+    np.testing.assert_array_equal(panel.image_for(network, sample, Treatment()), images[1])
+    shown = panel.show(network, sample, Treatment(), None)
+    assert pictures_in(shown.top)[0] == to_data_uri(images[1])
+    assert len(pictures_in(views.strip(network, [0, 1, 2]))) == 3
+    drawn = panel.show(network, Input(Image.new("L", (20, 20))), Treatment(), None)
+    assert len(pictures_in(drawn.top)) == len(pictures_in(shown.top))
 
 
 @pytest.fixture
