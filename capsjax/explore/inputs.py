@@ -113,20 +113,23 @@ def centred(picture: np.ndarray, size: tuple[int, int], box: float = BOX) -> np.
 
 
 def _ink(picture: np.ndarray) -> np.ndarray:
-    """Return how much lighter than its paper each pixel is, from 0 to 255; 0 for noise."""
+    """Return how much lighter than its paper each pixel is, from 0 to 1; 0 for noise."""
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     above = picture.astype(np.float64) - np.median(border)
     most = above.max()
     if most < LEAST_INK * 255:
-        return np.zeros(picture.shape, np.uint8)
+        return np.zeros(picture.shape, np.float32)
     share = np.clip(above / most, 0.0, 1.0)
-    return np.round(255 * np.where(share > LEAST_INK, share, 0.0)).astype(np.uint8)
+    return np.where(share > LEAST_INK, share, 0.0).astype(np.float32)
 
 
 def _resized(ink: np.ndarray, size: list[int]) -> np.ndarray:
+    """Resize ink, and scale it to 255 only then: the mean of a thin line and its paper is faint."""
     larger = size[0] > ink.shape[0]
     method = Image.Resampling.BICUBIC if larger else Image.Resampling.BOX
-    return np.asarray(Image.fromarray(ink).resize(size[::-1], method))
+    # Bicubic interpolation leaves [0, 1] at edges.
+    resized = np.clip(np.asarray(Image.fromarray(ink).resize(size[::-1], method)), 0.0, 1.0)
+    return np.round(255 * resized / resized.max()).astype(np.uint8)
 
 
 def _places(ink: np.ndarray, size: tuple[int, int]) -> list[int]:

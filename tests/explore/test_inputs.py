@@ -30,6 +30,21 @@ def test_the_centre_of_mass_counts_and_not_the_box():
     assert mass == pytest.approx([13.5, 13.5], abs=0.6)  # as far as whole pixels allow
 
 
+@pytest.mark.parametrize("width", [1, 3, 40])
+def test_ink_of_any_width_is_as_strong_after_it_is_resized(width):
+    picture = drawn(size=(600, 600), rows=slice(50, 550), columns=slice(100, 400))
+    picture[50 + width : 550 - width, 100 + width : 400 - width] = 0  # an outline
+    image = centred(picture, (28, 28))
+    assert image.max() == 255
+    assert np.median(image[image > 0]) > 100
+
+
+def test_specks_far_apart_are_ink():
+    picture = np.zeros((1000, 1000), np.uint8)
+    picture[[100, 900], [100, 900]] = 255
+    assert np.count_nonzero(centred(picture, (28, 28)) == 255) == 2
+
+
 def test_grey_paper_and_noise_are_no_ink():
     shifted = centred(drawn(paper=60, ink=200), (28, 28))
     np.testing.assert_array_equal(shifted, centred(drawn(), (28, 28)))
