@@ -33,14 +33,17 @@ class Look(NamedTuple):
 
     Attributes:
       label: the class of the highest score.
+      found: the classes that the network reads: that one, or those of a multilabel task; for a map
+        of labels none.
       scores: one of each class, (k,); for a map of labels, the share of the pixels.
       poses: class capsules, (k, d), or None.
-      reconstruction: from the capsule of the highest score, uint8 (h, w, c), or None.
+      reconstruction: from the capsules of the classes found, uint8 (h, w, c), or None.
       support: what the capsules at each position give to each class, (y, x, k), or None.
       labels: the class of each pixel, (h, w), or None where the network labels images.
     """
 
     label: int
+    found: tuple[int, ...]
     scores: Float[np.ndarray, "k"]
     poses: Float[np.ndarray, "k d"] | None = None
     reconstruction: UInt8[np.ndarray, "h w c"] | None = None
@@ -97,14 +100,20 @@ class Network:
         reconstruction = output.reconstruction
         if reconstruction is not None:
             reconstruction = to_bytes(np.asarray(reconstruction)[0])
+        labels = np.asarray(self.predictor.objective.task.predictions(output.scores))[0]
         if output.scores.ndim == 4:
-            labels = np.asarray(self.predictor.objective.task.predictions(output.scores))[0]
             shares = np.bincount(labels.ravel(), minlength=len(self.class_names)) / labels.size
-            return Look(int(shares.argmax()), shares, None, reconstruction, None, labels)
+            return Look(int(shares.argmax()), (), shares, None, reconstruction, None, labels)
+        found = (labels,) if labels.ndim == 0 else np.flatnonzero(labels)
         scores = np.asarray(jax.nn.softmax(output.scores) if self._has_logits else output.scores)[0]
         poses = None if output.poses is None else np.asarray(output.poses)[0]
         return Look(
-            int(scores.argmax()), scores, poses, reconstruction, self._support(values, poses)
+            int(scores.argmax()),
+            tuple(map(int, found)),
+            scores,
+            poses,
+            reconstruction,
+            self._support(values, poses),
         )
 
     def decode(self, pose: Float[np.ndarray, "d"], label: int) -> UInt8[np.ndarray, "h w c"]:

@@ -48,7 +48,7 @@ def pictures(network: Network, image: np.ndarray, look: Look, chosen: int) -> st
     if look.reconstruction is not None:
         caption = "Reconstruction"
         if look.labels is None:
-            caption += f" of {_swatch(look.label)}{_name(network, look.label)}"
+            caption += f" of {_names(network, look.found)}"
         shown.append(picture(look.reconstruction, "reconstruction", caption))
     if look.labels is not None:
         shown.append(picture(_coloured(look.labels), "labels of the pixels", "Labels"))
@@ -111,7 +111,7 @@ def bars(network: Network, look: Look, chosen: int) -> str:
     longest = max(1.0, float(look.scores.max()))
     rows = []
     for label, score in enumerate(look.scores):
-        kinds = ["bar", *["winner"] * (label == look.label), *["chosen"] * (label == chosen)]
+        kinds = ["bar", *["winner"] * (label in look.found), *["chosen"] * (label == chosen)]
         width = 100 * max(float(score), 0.0) / longest
         rows.append(
             f'<button class="{" ".join(kinds)}" data-class="{label}" aria-pressed='
@@ -167,7 +167,7 @@ def heading(network: Network, look: Look) -> str:
     count = sum(x.size for x in _leaves(network.predictor.variables.get("params", {})))
     facts = f"{type(model).__name__}, {count:,} parameters, step {network.predictor.step:,}"
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in network.notes)
-    reads = f"reads {_swatch(look.label)}<strong>{_name(network, look.label)}</strong>"
+    reads = f"reads <strong>{_names(network, look.found)}</strong>"
     verdict = f'<p class="reads">{reads}</p>' if look.labels is None else ""
     title = f"<h2>{escape(network.name)}</h2><p>{facts}</p>"
     return f'<div class="heading">{title}{verdict}</div>{notes}'
@@ -191,6 +191,11 @@ def message(text: str) -> str:
 
 def _name(network: Network, label: int) -> str:
     return escape(network.class_names[label])
+
+
+def _names(network: Network, labels: Sequence[int]) -> str:
+    named = [f"{_swatch(label)}{_name(network, label)}" for label in labels]
+    return ", ".join(named) or "none"
 
 
 def _swatch(label: int) -> str:

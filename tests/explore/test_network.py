@@ -219,6 +219,18 @@ def test_a_network_without_a_decoder_shows_poses_and_votes(sample):
     assert shown.decoded == ""
 
 
+@pytest.mark.parametrize(("threshold", "found"), [(0.5, ""), (-1.0, "0123456789")])
+def test_all_classes_of_a_multilabel_task_are_shown(sample, threshold, found):
+    config = tiny_config(task__name="multilabel", task__multilabel__threshold=threshold)
+    network = Network("many", untrained(config))
+    shown = panel.show(network, sample, Treatment(), None)
+    names = re.sub("<.*?>", "", re.search(r"<strong>(.*?)</strong>", shown.top)[1])
+    assert names == (", ".join(found) or "none")
+    assert f"Reconstruction of {names}<" in re.sub("<span.*?</span>", "", shown.top)
+    winners = re.findall(r'class="bar winner(?: chosen)?" data-class="(\d)"', shown.bars)
+    assert winners == list(found)
+
+
 @pytest.mark.parametrize("channels", [2, 4])
 def test_a_network_sees_all_channels_of_a_sample(channels):
     shape = (8, 8, channels)
