@@ -80,7 +80,7 @@ def make_page(networks: Sequence[Network], describe: Callable[[Exception], str])
 
         on(controls.pad.draw, _draw)
         on(controls.pad.wipe, lambda now, _: now.give(_blank()))
-        on(controls.pad.take, _take, shows_on_pad=True)
+        on(controls.pad.take, functools.partial(_take, first), shows_on_pad=True)
         on(controls.strip.choose, functools.partial(_choose_sample, first), shows_on_pad=True)
         for control in inputs[1:]:
             on(control.change, lambda *_: None)
@@ -157,8 +157,8 @@ def _draw(now: Session, data: dict) -> None:
     now.given = panel.take_drawing(data["picture"])
 
 
-def _take(now: Session, data: dict) -> None:
-    now.give(panel.take_file(data["picture"], data["size"]))
+def _take(network: Network, now: Session, data: dict) -> None:
+    now.give(panel.take_file(network, data["picture"], data["size"]))
 
 
 def _choose_sample(network: Network, now: Session, data: dict) -> None:

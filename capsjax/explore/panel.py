@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from capsjax.explore import views
 from capsjax.explore.encoding import MOST_BYTES, TOO_LARGE, from_data_uri, to_picture
 from capsjax.explore.inputs import STILL, Move, fit_sample, is_dark_on_light, moved, prepare
 from capsjax.explore.network import Network
 
-DRAWING, FILE, SAMPLE = "drawing", "file", "sample"
 # Numbers of no meaning but that each differs from all before.
 VERSIONS = itertools.count()
 
@@ -24,12 +23,11 @@ class Input:
 
     Attributes:
       picture: in grey or colour.
-      origin: "drawing", "file" or "sample".
-      image: of a sample, uint8 (h, w, c): a picture does not hold all that it may.
+      image: of a sample, uint8 (h, w, c), which may be more than a picture holds; None for a
+        drawing or a file.
     """
 
     picture: Image.Image
-    origin: str = DRAWING
     image: np.ndarray | None = None
 
 
@@ -61,8 +59,8 @@ class Treatment:
     Attributes:
       centre: whether the ink of drawings and files is put into the middle, for networks of ink on
         black.
-      invert: whether dark is turned into light; a file of dark ink on light paper is inverted for
-        networks of ink on black, unless this is given.
+      invert: whether dark is turned into light; dark ink on light paper is inverted for networks of
+        ink on black, unless this is given.
       move: rotation and shift, at the end.
     """
 
@@ -84,7 +82,7 @@ def image_for(network: Network, given: Input, treatment: Treatment) -> np.ndarra
     """Return the image that a network sees, before it is moved; a sample is left as it is."""
     if given.image is not None:
         return fit_sample(given.image, network.image_shape)
-    is_dark = given.origin == FILE and network.is_of_ink and is_dark_on_light(given.picture)
+    is_dark = network.is_of_ink and is_dark_on_light(given.picture)
     box = network.box if treatment.centre and network.is_of_ink else None
     invert = treatment.invert != is_dark
     return prepare(given.picture, network.image_shape, box=box, invert=invert)
@@ -124,18 +122,23 @@ def take_drawing(picture: str) -> Input:
     Raises:
       ValueError: for anything else than a picture.
     """
-    return Input(from_data_uri(picture), DRAWING)
+    return Input(from_data_uri(picture))
 
 
-def take_file(picture: str, size: int) -> Input:
-    """Take a picture from a file of a number of bytes.
+def take_file(network: Network, picture: str, size: int) -> Input:
+    """Take a picture from a file of a number of bytes, onto the pad of a network.
+
+    Dark ink on light paper is inverted for a network of ink on black, so that the pen of the pad,
+    which is white then, goes on with it.
 
     Raises:
       ValueError: for a file that is no picture, or one that is too large.
     """
     if size > MOST_BYTES:
         raise ValueError(TOO_LARGE)
-    return Input(from_data_uri(picture), FILE)
+    opened = from_data_uri(picture)
+    is_dark = network.is_of_ink and is_dark_on_light(opened)
+    return Input(ImageOps.invert(opened) if is_dark else opened)
 
 
 def take_sample(network: Network, place: int) -> Input:
@@ -147,4 +150,4 @@ def take_sample(network: Network, place: int) -> Input:
     if not 0 <= place < len(network.samples.images):
         raise ValueError(f"there is no sample {place}")
     image = network.samples.images[place]
-    return Input(to_picture(image), SAMPLE, image)
+    return Input(to_picture(image), image)

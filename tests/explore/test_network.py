@@ -5,7 +5,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from capsjax.config import load_config
 from capsjax.data import load_part
@@ -150,21 +150,39 @@ def test_drawings_and_files_are_centred_and_files_turned_light_on_dark(network):
     dark, light = Image.fromarray(paper), Image.fromarray(255 - paper)
     drawn = panel.image_for(network, Input(light), Treatment())
     assert drawn.any(axis=(1, 2)).all()  # as high as the image
-    opened = panel.image_for(network, Input(dark, panel.FILE), Treatment())
+    file = panel.take_file(network, to_data_uri(paper[..., None]), 1)
+    opened = panel.image_for(network, file, Treatment())
     np.testing.assert_array_equal(opened, drawn)
-    again = panel.image_for(network, Input(dark, panel.FILE), Treatment(invert=True))
+    again = panel.image_for(network, file, Treatment(invert=True))
     assert not np.array_equal(again, drawn)
+    # Beside a network of colour, whose pad shows a file as it is.
+    np.testing.assert_array_equal(panel.image_for(network, Input(dark), Treatment()), drawn)
     plain = panel.image_for(network, Input(light), Treatment(centre=False))
     np.testing.assert_array_equal(
         plain, np.asarray(light.resize((8, 8), Image.Resampling.BOX))[..., None]
     )
 
 
+def test_the_white_pen_goes_on_with_dark_ink_that_was_opened(network):
+    paper = np.full((40, 40, 1), 255, np.uint8)
+    paper[5:25, 10:15] = 0
+    on_pad = panel.take_file(network, to_data_uri(paper), 1).picture
+    treatment = Treatment(centre=False)
+    before = panel.image_for(network, Input(on_pad), treatment)
+    ImageDraw.Draw(on_pad).rectangle((20, 25, 35, 30), fill="white")
+    drawn = panel.take_drawing(to_data_uri(np.atleast_3d(np.asarray(on_pad))))
+    image = panel.image_for(network, drawn, treatment)
+    assert image.max() == before.max() == 255
+    assert (image >= before).all()
+    assert image[5, 5] == 255  # of the stroke
+    assert before[5, 5] == 0
+
+
 def test_what_cannot_be_taken_is_refused(network):
     with pytest.raises(ValueError, match="this file has more than 20 MB"):
-        panel.take_file("", 20_000_001)
+        panel.take_file(network, "", 20_000_001)
     with pytest.raises(ValueError, match="this is no picture"):
-        panel.take_file("data:text/plain;base64,aGVsbG8=", 5)
+        panel.take_file(network, "data:text/plain;base64,aGVsbG8=", 5)
     with pytest.raises(ValueError, match="there is no sample 360"):
         panel.take_sample(network, 360)
 
@@ -178,7 +196,7 @@ def test_another_input_shows_the_winner_and_a_second_click_too(sample):
     session.choose(0, 2)
     session.give(Input(Image.new("L", (1, 1))))
     assert session.chosen == [None, None]
-    assert session.given.origin == panel.DRAWING
+    assert session.given.image is None
 
 
 def test_votes_are_dots_with_the_area_of_their_support(network):
