@@ -13,6 +13,7 @@ from capsjax.analysis.inspection import kind_of_scores
 from capsjax.explore.encoding import to_bytes
 from capsjax.explore.places import CLASS_LAYER, Grid, find_grid, size_of_grid, support
 from capsjax.explore.samples import Samples, are_ink_on_black, box_of, choose, find_samples
+from capsjax.layers import ConvCaps
 from capsjax.models import look_inside
 from capsjax.runs.predictor import Predictor
 
@@ -134,9 +135,13 @@ def _find_grid(predictor: Predictor) -> Grid | None:
     """Find the grid of the capsules that vote for the classes; None if there is none."""
     model, shape = predictor.model, tuple(predictor.model.image_shape)
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    convolutions = [
+        ConvCaps(routing=model.routing, parent=None, **settings)
+        for settings in getattr(model, "conv_caps", ())
+    ]
     # Shapes alone: without a grid nothing has to be compiled.
     inside = functools.partial(look_inside, model, predictor.variables)
-    size = size_of_grid(jax.eval_shape(inside, image)[1])
+    size = size_of_grid(jax.eval_shape(inside, image)[1], convolutions)
     if size is None:
         return None
     looking = _without_standardizing(predictor)

@@ -1,11 +1,13 @@
 """Where in the image the capsules below the class capsules look, and for whom they vote."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from capsjax.layers import ConvCaps
+from capsjax.windows import make_grid
 
 CLASS_LAYER = "class_layer"
 # Intermediate values by the name of their layer, as of `capsjax.models.look_inside`.
@@ -23,11 +25,13 @@ class Grid(NamedTuple):
     columns: np.ndarray
 
 
-def size_of_grid(layers: Layers) -> tuple[int, int] | None:
+def size_of_grid(layers: Layers, convolutions: Sequence[ConvCaps] = ()) -> tuple[int, int] | None:
     """Find the grid (y, x) of the capsules that vote for the class capsules.
 
     Args:
       layers: intermediate values, or their shapes.
+      convolutions: those of capsules, between primary and class capsules, in order. Their own
+        intermediate values have one axis for all positions, which does not tell rows from columns.
 
     Returns:
       Rows and columns; None if those capsules have no grid, or more than one.
@@ -35,20 +39,16 @@ def size_of_grid(layers: Layers) -> tuple[int, int] | None:
     couplings = layers.get(CLASS_LAYER, {}).get("couplings")
     if couplings is None or couplings.ndim != 3:
         return None
-    children = couplings.shape[1]
-    # The layer below is the last one: convolutions of capsules come after primary capsules.
-    below = [values for name, values in layers.items() if name != CLASS_LAYER]
-    for values in reversed(below):
-        if "couplings" in values and values["couplings"].ndim == 4:
-            _, positions, _, types = values["couplings"].shape
-            side = math.isqrt(positions)
-            if side * side == positions and positions * types == children:
-                return side, side
-    for values in below:
-        if "couplings" not in values and values.get("poses", couplings).ndim == 5:
-            _, y, x, types, _ = values["poses"].shape
-            if y * x * types == children:
-                return y, x
+    for values in layers.values():
+        if "couplings" in values or values.get("poses", couplings).ndim != 5:
+            continue
+        _, y, x, types, _ = values["poses"].shape
+        for layer in convolutions:
+            kernel, stride = (layer.kernel_size,) * 2, (layer.stride,) * 2
+            y, x = (axis.count for axis in make_grid((y, x), kernel, stride, layer.padding))
+            types = layer.types
+        if y * x * types == couplings.shape[1]:
+            return y, x
     return None
 
 

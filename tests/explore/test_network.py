@@ -81,6 +81,19 @@ def test_places_are_those_of_the_crop_of_standardised_images():
         np.testing.assert_allclose(centres, [2, 3, 4, 5])
 
 
+def test_places_of_images_that_are_no_squares():
+    config = tiny_config(model__conv__kernel_size=3, model__primary_caps__kernel_size=3)
+    config.unlock()
+    config.model.primary_caps.stride = 1
+    config.model.conv_caps.update(types=(2,), pose_size=(4,), kernel_size=(3,), stride=(1,))
+    config.model.conv_caps.norm = "none"  # "rms" sees all pixels, as does routing
+    config.model.routing.name = "uniform"
+    rows, columns = networks._find_grid(untrained(config, image_shape=(10, 15, 1)))
+    # Windows of 7 pixels.
+    np.testing.assert_allclose(rows, np.arange(3, 7))
+    np.testing.assert_allclose(columns, np.arange(3, 12))
+
+
 def test_a_look_agrees_with_the_predictor(network):
     image = network.samples.images[0]
     look, expected = network.look(image), network.predictor.forward(image[None])

@@ -1,25 +1,36 @@
 """Where capsules look and for whom they vote, for layers made by hand."""
 
 import numpy as np
+import pytest
 
 from capsjax.explore.places import find_grid, size_of_grid, support
+from capsjax.layers import ConvCaps
+from capsjax.routing import make_routing
 
 
-def layers_of(poses=None, couplings=(1, 8, 3), conv=None):
+def layers_of(poses=None, couplings=(1, 8, 3)):
     layers = {} if poses is None else {"primary_layer": {"poses": np.zeros(poses)}}
-    if conv is not None:
-        layers["conv_caps_0"] = {"couplings": np.zeros(conv)}
     return {**layers, "class_layer": {"couplings": np.zeros(couplings)}}
 
 
 def test_the_grid_is_that_of_the_layer_below_the_classes():
     assert size_of_grid(layers_of((1, 1, 4, 2, 5))) == (1, 4)
-    # Primary capsules 6x6x2, above them 2x2 positions of 2 types, which vote for the classes.
-    deep = layers_of((1, 6, 6, 2, 5), conv=(1, 4, 18, 2))
-    assert size_of_grid(deep) == (2, 2)
-    # Whatever the order of their names, and where primary capsules are as many.
-    as_many = layers_of((1, 2, 1, 4, 5), conv=(1, 4, 18, 2))
-    assert size_of_grid(dict(reversed(as_many.items()))) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("below", "convolution", "grid"),
+    [
+        ((6, 6, 2), {"types": 2, "kernel_size": 3, "stride": 3}, (2, 2)),
+        ((6, 11, 2), {"types": 2, "kernel_size": 3}, (4, 9)),  # as many as 6x6
+        ((4, 5, 3), {"types": 1, "stride": 2, "padding": "SAME"}, (2, 3)),
+        ((4, 5, 3), {"types": 10, "stride": 2, "padding": "SAME"}, (2, 3)),  # as many as below
+    ],
+)
+def test_the_grid_of_a_convolution_of_capsules_has_its_rows_and_columns(below, convolution, grid):
+    layer = ConvCaps(routing=make_routing("uniform"), pose_size=4, **convolution)
+    layers = layers_of((1, *below, 5), couplings=(1, grid[0] * grid[1] * layer.types, 3))
+    layers["conv_caps_0"] = {"couplings": np.zeros((1, grid[0] * grid[1], 18, layer.types))}
+    assert size_of_grid(layers, [layer]) == grid
 
 
 def test_there_is_no_grid_without_capsules_or_for_capsules_without_a_place():
