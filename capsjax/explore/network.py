@@ -19,7 +19,8 @@ from capsjax.runs.predictor import Predictor
 
 NO_CAPSULES = "This network has no capsules: there are no poses, votes or reconstructions to show."
 NO_POSES = "Its class capsules are activations without poses, so that there is nothing to move."
-NO_DECODER = "It has no decoder (model.use_decoder=False), so that its poses cannot be decoded."
+NO_DECODER = "It has no decoder, so that its poses cannot be decoded."
+DECODER_OFF = "It has no decoder (model.use_decoder=False), so that its poses cannot be decoded."
 NO_GRID = (
     "The capsules that vote for its classes have no place each in the image, so that their votes "
     "are not drawn."
@@ -81,7 +82,7 @@ class Network:
         blank = np.zeros((1, *self.image_shape), np.uint8)
         looks = [self.look(image) for image in (some if len(some) else blank)]
         self.title_of_scores = _title_of_scores(looks[0], self._has_logits)
-        self.notes = _notes(looks[0])
+        self.notes = _notes(looks[0], "use_decoder" in predictor.config.model)
         self.reach = max(map(_reach, looks))
         if self.can_decode:
             self.decode(looks[0].poses[0], 0)
@@ -89,7 +90,7 @@ class Network:
     @property
     def can_decode(self) -> bool:
         """Whether a pose makes an image."""
-        return not {NO_CAPSULES, NO_POSES, NO_DECODER, MAPS} & set(self.notes)
+        return not {NO_CAPSULES, NO_POSES, NO_DECODER, DECODER_OFF, MAPS} & set(self.notes)
 
     def look(self, image: UInt8[np.ndarray, "h w c"]) -> Look:
         """Return what the network makes of an image."""
@@ -171,7 +172,7 @@ def _title_of_scores(look: Look, are_logits: bool) -> str:
     return "Activations of the class capsules"
 
 
-def _notes(look: Look) -> tuple[str, ...]:
+def _notes(look: Look, may_decode: bool) -> tuple[str, ...]:
     if look.labels is not None:
         return (MAPS,)
     if look.poses is None and look.support is None:
@@ -180,7 +181,7 @@ def _notes(look: Look) -> tuple[str, ...]:
     if look.poses is None or not look.poses.shape[-1]:
         notes.append(NO_POSES)
     elif look.reconstruction is None:
-        notes.append(NO_DECODER)
+        notes.append(DECODER_OFF if may_decode else NO_DECODER)
     if look.support is None:
         notes.append(NO_GRID)
     return tuple(notes)

@@ -65,7 +65,8 @@ def test_it_knows_its_capsules_and_its_samples(network):
     assert network.reach > 0
 
 
-def test_places_are_those_of_the_crop_of_standardised_images():
+@pytest.fixture
+def tiny_em():
     config = load_config("em_capsules").unlock()
     config.data.update(name="digits", train_size=16, validation_size=10)
     config.model.input.update(crop=6, standardize="image", standardize_first=True)
@@ -75,10 +76,19 @@ def test_places_are_those_of_the_crop_of_standardised_images():
     config.model.conv_caps.update(types=(2,), kernel_size=(2,), stride=(1,))
     config.model.class_caps.entries = (1, 3)
     config.model.routing.name = "uniform"
-    predictor = untrained(config.lock())
+    return untrained(config.lock())
+
+
+def test_places_are_those_of_the_crop_of_standardised_images(tiny_em):
     # 6x6 pixels from the second row and column on: windows of 3 pixels at 4 places.
-    for centres in networks._find_grid(predictor):
+    for centres in networks._find_grid(tiny_em):
         np.testing.assert_allclose(centres, [2, 3, 4, 5])
+
+
+def test_a_network_that_never_has_a_decoder_is_not_told_of_a_field(tiny_em):
+    network = Network("em", tiny_em)
+    assert network.notes == (networks.NO_DECODER,)
+    assert not network.can_decode
 
 
 def test_places_of_images_that_are_no_squares():
@@ -243,7 +253,7 @@ def test_a_network_without_capsules_shows_what_it_has(sample):
 
 def test_a_network_without_a_decoder_shows_poses_and_votes(sample):
     network = Network("blind", untrained(tiny_config(model__use_decoder=False)))
-    assert network.notes == (networks.NO_DECODER,)
+    assert network.notes == (networks.DECODER_OFF,)
     shown = panel.show(network, sample, Treatment(), None)
     assert shown.top.count("<svg") == 2
     assert "data-origin" in shown.sliders
