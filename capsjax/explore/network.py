@@ -28,6 +28,8 @@ NO_GRID = (
 MAPS = "It labels pixels: the bars are each class's share of the image, and there is no one pose."
 # Samples whose poses tell how far poses reach.
 SAMPLES_OF_REACH = 5
+# Poses move at least as far: an empty image can have poses of zeros.
+LEAST_REACH = 0.1
 
 
 class Look(NamedTuple):
@@ -83,7 +85,7 @@ class Network:
         looks = [self.look(image) for image in (some if len(some) else blank)]
         self.title_of_scores = _title_of_scores(looks[0], self._has_logits)
         self.notes = _notes(looks[0], "use_decoder" in predictor.config.model)
-        self.reach = max(map(_reach, looks))
+        self.reach = max(LEAST_REACH, *map(_reach, looks))
         if self.can_decode:
             self.decode(looks[0].poses[0], 0)
 

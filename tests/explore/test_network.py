@@ -287,6 +287,13 @@ def test_a_network_sees_all_channels_of_a_sample(channels):
     assert len(pictures_in(drawn.top)) == len(pictures_in(shown.top))
 
 
+def test_an_empty_image_may_have_poses_of_zeros():
+    none = Samples(np.zeros((0, *SHAPE), np.uint8), np.zeros(0, np.int32), "")
+    network = Network("empty", untrained(tiny_config()), none)
+    shown = panel.show(network, Input(Image.new("L", (20, 20))), Treatment(), None)
+    assert re.findall(r"--mark-share: ([\d.]+)", shown.sliders) == ["0.500"] * 4
+
+
 @pytest.fixture
 def of_another_set():
     def make(name):
