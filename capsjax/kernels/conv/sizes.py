@@ -16,10 +16,11 @@ def check_fits(image: tuple[int, int], kernel: tuple[int, int], what: str) -> No
         )
 
 
-def check_channels(images: tuple[int, ...], kernel: tuple[int, ...], what: str) -> None:
+def check_channels(images: tuple, kernel: tuple[int, ...], what: str) -> None:
     """Raise ValueError if a kernel (kh, kw, c, ...) is not for the channels of images (n, h, w, c).
 
-    Some forms would broadcast, or multiply by the wrong rows of the kernel.
+    Some forms would broadcast, or multiply by the wrong rows of the kernel. In a program for any
+    number of images n is a symbol.
     """
     if images[-1] != kernel[2]:
         raise ValueError(
