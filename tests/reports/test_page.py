@@ -225,7 +225,7 @@ def test_a_network_without_capsules_has_the_sections_that_it_has():
     network = pages.predicted(tiny_convnet_config())
     text = run_page(pages.record(Path("runs/a"), network.predictor.config), network)
     assert headings(text)[:5] == ["The run", "Confusion matrix", "Each class", "Mistakes", "Data"]
-    assert "with the scores of both classes." in text
+    assert "with the logits of both classes." in text
     assert "Not finished: at epoch 0 of 3." in text
 
 
