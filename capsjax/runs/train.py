@@ -33,6 +33,7 @@ from capsjax.runs.single_run import STOPPING, SingleRun
 from capsjax.runs.starts import program_command
 from capsjax.runs.warm_start import WarmStart, read_warm_start
 from capsjax.runs.workdir import flatten, open_workdir, read_finished
+from capsjax.runs.writers import LINES
 from capsjax.tasks import check_labels
 from capsjax.training.build import Built, build
 from capsjax.training.division import check_divides
@@ -141,7 +142,7 @@ def _train(
         "validation": run.evaluate(chosen.state.variables, validation) if validation else None,
         "device": jax.devices()[0].device_kind,
         "device_count": mesh.size,
-        **last.notes,
+        **{name: note for name, note in last.notes.items() if name != LINES},
     }
     summary = sealed(summary)
     processes.on_primary(lambda: write_json(workdir / "summary.json", summary))
