@@ -17,11 +17,11 @@ from capsjax.commands.messages import (
     in_config_file,
     leave_errors_to_one_line,
     one_line,
-    place_in_own_file,
 )
 from capsjax.config.files import find_config, load_config
 from capsjax.config.renamed import new_name
 from capsjax.runs.output import STANDARD_OUTPUT, watch_output
+from capsjax.runs.own_code import place_in_own_file
 
 CONFIG = "--config"
 

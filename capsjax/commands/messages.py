@@ -3,7 +3,6 @@
 import errno
 import logging
 import sys
-import sysconfig
 import threading
 import traceback
 from pathlib import Path
@@ -36,27 +35,6 @@ def one_line(error: Exception) -> str:
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines) or type(error).__name__
-
-
-def place_in_own_file(error: BaseException) -> str:
-    """Return where a user's own code, such as an algorithm, was when an error arose; "" if nowhere.
-
-    The message of a programming error, such as "'weight'", means nothing without it.
-    """
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        file = Path(frame.filename)
-        if file.is_file() and not any(file.is_relative_to(folder) for folder in _not_own()):
-            return f"{file}, line {frame.lineno}, in {frame.name}: {type(error).__name__}"
-    return ""
-
-
-def _not_own() -> set[Path]:
-    """Return the folders of Python, its packages, this one, and the program that was started."""
-    import capsjax
-
-    program = Path(sys.argv[0]).absolute().parent
-    package = Path(capsjax.__file__).parent
-    return {package, program, *(Path(path) for path in sysconfig.get_paths().values())}
 
 
 def in_config_file(error: Exception, file: str) -> str:

@@ -1,12 +1,12 @@
 """Trials that cannot be trained, and what is said of them."""
 
-import traceback
 from collections.abc import Callable, Sequence
 
 import jax
 
 from capsjax.config.tagged import resolved
 from capsjax.runs import processes
+from capsjax.runs.own_code import last_place, place_in_own_file
 from capsjax.runs.workdir import flatten
 from capsjax.sweeps import Trial
 from capsjax.training.build import build
@@ -44,11 +44,8 @@ def describe_failure(error: Exception) -> str:
     message = " ".join(str(error).split())[:300]
     if isinstance(error, (ValueError, jax.errors.JaxRuntimeError)):
         return message
-    frames = traceback.extract_tb(error.__traceback__)
     # An error of an algorithm of a user's own may arise in a library that it calls.
-    frame = [each for each in frames if "site-packages" not in each.filename][-1]
-    place = f"{frame.filename}, line {frame.lineno}, in {frame.name}"
-    return f"{place}: {type(error).__name__}: {message}"
+    return f"{place_in_own_file(error) or last_place(error)}: {message}"
 
 
 def _error_of(trial: Trial, sizes: Sizes) -> Exception | None:

@@ -12,8 +12,9 @@ import pytest
 
 from capsjax.commands import command_line, messages, train
 from capsjax.commands import list as list_command
-from capsjax.commands.messages import in_config_file, one_line, place_in_own_file
+from capsjax.commands.messages import in_config_file, one_line
 from capsjax.config.files import load_module
+from capsjax.runs.own_code import place_in_own_file
 from capsjax.runs.workdir import read_config
 from tests.tiny import ROOT, tiny_flags
 

@@ -1,12 +1,15 @@
 """Trials that cannot be trained are found one by one and recorded, and the others go on."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from capsjax import routing
+from capsjax.runs import own_code
 from capsjax.sweeps import levels_of, make_sweep, trials_of
 from capsjax.sweeps import run as sweep
+from capsjax.sweeps.failures import describe_failure
 from tests.tiny import tiny_config
 
 ROUNDS = "model.routing.dynamic.num_iterations"
@@ -82,6 +85,13 @@ def test_a_programming_error_of_the_steps_leaves_the_other_trials(tmp_path, monk
     statuses = sweep.run_sweep(config, tmp_path / "sweep")
     assert [status.name for status in statuses] == ["failed", "failed"]
     assert statuses[0].message.endswith("in fail: TypeError: an operand too many")
+
+
+def test_a_programming_error_of_the_package_itself_has_a_place_too(monkeypatch):
+    monkeypatch.setattr(own_code, "_not_own", lambda: {Path("/")})
+    with pytest.raises(TypeError) as failure:
+        {}[[]]
+    assert "test_failures.py, line " in describe_failure(failure.value)
 
 
 def test_a_begun_population_with_a_member_that_cannot_work_does_not_go_on(tmp_path, trained):
