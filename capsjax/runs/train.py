@@ -22,7 +22,7 @@ from capsjax.runs.data_record import (
     read_data,
     record_data,
 )
-from capsjax.runs.files import sealed, warn, write_json
+from capsjax.runs.files import DamagedFileError, sealed, warn, write_json
 from capsjax.runs.interrupt import Interrupt
 from capsjax.runs.lock import hold
 from capsjax.runs.longer import count_test_reads
@@ -176,11 +176,10 @@ def _load_test(config: ConfigDict, workdir: Path, training: Arrays) -> Arrays:
 
 def _record_test_again(config: ConfigDict, workdir: Path, training: Arrays) -> None:
     """Record the test data of a finished run whose record of its data was made anew."""
-    if processes.on_primary(lambda: "test" in read_data(workdir)):
-        return
     try:
-        _load_test(config, workdir, training)
-    except OSError as error:
+        if not processes.on_primary(lambda: "test" in read_data(workdir)):
+            _load_test(config, workdir, training)
+    except (OSError, DamagedFileError) as error:  # on a disk that can only be read
         warn(f"{error}: the test data of this finished run are not recorded")
 
 

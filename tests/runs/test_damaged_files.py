@@ -208,17 +208,28 @@ def test_the_record_of_a_finished_run_s_data_is_made_anew_with_the_test_part(run
     assert data_record.read_data(folder).keys() == {"training", "validation", "test"}
 
 
-def test_a_finished_run_on_a_disk_that_is_read_only_is_looked_at(run, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("record", "refused", "reason"),
+    [
+        (None, "write_json", "Read-only file system"),  # a run of an earlier version
+        ("{", "set_aside", "(char 1)"),
+    ],
+)
+def test_a_finished_run_on_a_disk_that_is_read_only_is_looked_at(
+    run, monkeypatch, caplog, record, refused, reason
+):
     folder, config = run
 
     def refuse(*_):
         raise OSError(30, "Read-only file system")
 
-    (folder / "data.json").unlink()  # a run of an earlier version
-    monkeypatch.setattr(data_record, "write_json", refuse)
+    (folder / "data.json").unlink()
+    if record is not None:
+        (folder / "data.json").write_text(record)
+    monkeypatch.setattr(data_record, refused, refuse)
     assert train.train_and_evaluate(config, folder) == read_summary(folder)
     assert "Read-only file system: what is missing in the folder of this finished" in caplog.text
-    assert "Read-only file system: the test data of this finished run are not re" in caplog.text
+    assert f"{reason}: the test data of this finished run are not recorded" in caplog.text
 
 
 def flags(folder, **changed):
