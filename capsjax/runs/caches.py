@@ -89,12 +89,13 @@ def _prepared(sets: Path) -> list[Path]:
     """
     infos = ("*/*/dataset_info.json", "*/*/*/dataset_info.json")  # by version; config and version
     found = [path.parent for info in infos for path in sets.glob(info) if _is_of_set(path, sets)]
-    downloads = sets / "downloads"
-    extracted = [path for path in _children(downloads) if path.name == "extracted"]
-    # A file beside each download has the suffix INFO, and the page that it came from.
-    described = [path.with_suffix("") for path in _children(downloads) if path.suffix == ".INFO"]
-    pairs = [path for file in described for path in (file, file.with_name(f"{file.name}.INFO"))]
-    return sorted([*found, *extracted, *(path for path in pairs if path.exists())])
+    return sorted([*found, *filter(_is_fetched, _children(sets / "downloads"))])
+
+
+def _is_fetched(path: Path) -> bool:
+    """Return whether TFDS downloaded or unpacked a file: it writes a file .INFO beside each one."""
+    beside = path.with_name(f"{path.name}.INFO")
+    return path.name == "extracted" or path.suffix == ".INFO" or beside.exists()
 
 
 def _is_of_set(info: Path, sets: Path) -> bool:
