@@ -92,7 +92,7 @@ def name_scores(model: Any, scores: np.ndarray, poses: np.ndarray | None) -> str
 def most_confident_first(model: Any, scores: np.ndarray) -> np.ndarray:
     """Return the order of examples by the confidence in their predicted class, indices (n,).
 
-    Of a readout whose scores are of no known kind the highest score counts.
+    The highest score counts where the kind of the scores is not known.
 
     Args:
       model: the network.

@@ -219,14 +219,15 @@ def test_a_wrong_reference_of_the_sweep_gives_way_to_the_flag(write):
     assert analyse(read_sweep(folder), reference=flag).reference == ("3", "0")
 
 
+def index_without_a_point():
+    """The index of a sweep in which rounds=5,reconstruction=0.0005 has no trials of its own."""
+    index, point = make_index(), {"rounds": "5", "reconstruction": "0.0005"}
+    kept = [each for each in index["trials"] if each["levels"] != point]
+    return {**index, "trials": kept, "num_trials": 15}
+
+
 def test_a_reference_whose_trials_are_those_of_another_point_is_refused(write):
-    index = make_index()
-    kept = [
-        each
-        for each in index["trials"]
-        if each["levels"] != {"rounds": "5", "reconstruction": "0.0005"}
-    ]
-    folder = write({**index, "trials": kept, "num_trials": 15})
+    folder = write(index_without_a_point())
     message = "rounds=5,reconstruction=0.0005 has no trial of its own; .*known: .*rounds=5,rec"
     with pytest.raises(ValueError, match=message):
         report.write_report(folder, "rounds=5,reconstruction=0.0005")
@@ -253,13 +254,8 @@ def test_errors_of_maps_are_those_of_pixels(write):
 
 
 def test_points_that_are_no_trials_of_their_own_are_not_missing(write):
-    index = make_index()
-    kept = [
-        each
-        for each in index["trials"]
-        if each["levels"] != {"rounds": "5", "reconstruction": "0.0005"}
-    ]
-    text = report.write_report(write({**index, "trials": kept, "num_trials": 15}))
+    index = index_without_a_point()
+    text = report.write_report(write(index))
     assert (
         "5 of 3 x 2 points (the others are no trials of their own), 3 seeds each; 15 of 15 trials "
         "have a result"
@@ -268,10 +264,11 @@ def test_points_that_are_no_trials_of_their_own_are_not_missing(write):
     assert "ot listed" not in text
     assert len(table_rows(text, "## Points")) == 5
     # One that is not listed yet is another matter.
-    text = report.write_report(write({**index, "trials": kept[:-1], "num_trials": 15}))
+    text = report.write_report(write({**index, "trials": index["trials"][:-1]}))
     assert "**14 of 15 trials have a result, 1 are missing** (1 not listed)" in text
     # Earlier versions did not count their trials.
-    assert "15 of 18 trials" in report.write_report(write({**index, "trials": kept}))
+    earlier = {**make_index(), "trials": index["trials"]}
+    assert "15 of 18 trials" in report.write_report(write(earlier))
 
 
 def test_trials_without_a_result_are_counted_and_named(write):

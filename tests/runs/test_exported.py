@@ -10,34 +10,15 @@ import pytest
 from safetensors.numpy import load_file
 
 import capsjax
-from capsjax import registry, routing
-from capsjax.config.files import load_module
+from capsjax import routing
 from capsjax.runs import exported
 from capsjax.runs.exported import NETWORK, PROGRAM, WEIGHTS, export, load_exported
 from capsjax.runs.files import DamagedFileError, WorkdirError, sealed, write_json
-from capsjax.runs.own_files import record_own_files
 from capsjax.runs.predictor import Predictor
 from capsjax.runs.workdir import RESULTS, open_workdir
 from capsjax.training.build import build
+from tests import own_algorithm
 from tests.tiny import ROOT, tiny_config, tiny_convnet_config
-
-OWN_CODE = """
-import dataclasses
-
-from capsjax.routing import register
-
-
-@dataclasses.dataclass(frozen=True)
-class Mine:
-    share: float = 0.25
-
-    def __call__(self, votes, activations, learned):
-        return votes.mean(-3)
-
-
-register("mine", Mine)
-"""
-KEY = ("routing algorithm", "mine")
 
 IMAGES = np.random.default_rng(0).random((5, 8, 8, 1)).astype(np.float32)
 
@@ -155,24 +136,17 @@ def test_results_are_those_of_the_exported_parameters(network, tmp_path, step, r
     assert json.loads((tmp_path / "export" / NETWORK).read_text())["test"] == results
 
 
-def test_files_of_one_s_own_go_with_the_network(network, tmp_path, monkeypatch):
-    """Of a run that names an algorithm of such a file, in a program that does not know it."""
+def test_files_of_one_s_own_go_with_the_network(network, tmp_path, own):
+    """The run names an algorithm of such a file, and the program that loads it does not know it."""
     predictor, folder = network
-    file, run = tmp_path / "mine.py", tmp_path / "run"
-    shutil.copytree(folder.parent, run, ignore=lambda *_: ["export"])
-    file.write_text(OWN_CODE)
-    module = load_module(file, "mine")
-    record_own_files(run, {"model": {"routing": {"name": "mine"}}})
+    file, run = own
+    shutil.copytree(folder.parent, run, ignore=lambda *_: ["export"], dirs_exist_ok=True)
     export(predictor, run, tmp_path / "export", with_program=False)
-    registry.OWN_FILES.pop(KEY)
-    routing.ROUTING.pop("mine")
+    first = routing.ROUTING["fixed"]()
+    own_algorithm.forget()
     file.unlink()
-    try:
-        load_exported(tmp_path / "export")
-        assert dataclasses.asdict(routing.ROUTING["mine"]()) == dataclasses.asdict(module.Mine())
-    finally:
-        registry.OWN_FILES.pop(KEY, None)
-        routing.ROUTING.pop("mine", None)
+    load_exported(tmp_path / "export")
+    assert dataclasses.asdict(routing.ROUTING["fixed"]()) == dataclasses.asdict(first)
     (tmp_path / "export" / "own_files.json").write_text("{}")
     with pytest.raises(DamagedFileError, match=r"own_files\.json"):
         load_exported(tmp_path / "export")

@@ -13,43 +13,7 @@ from capsjax.runs.own_files import (
     load_own_files,
     record_own_files,
 )
-
-KEY = ("routing algorithm", "fixed")
-FIELDS = {"model": {"routing": {"name": "fixed", "fixed": {"share": 0.5}}}}
-CODE = '''"""An algorithm."""
-import dataclasses
-
-from capsjax.routing import register
-
-
-@dataclasses.dataclass(frozen=True)
-class Fixed:
-    share: float = 0.5
-
-    def __call__(self, votes, activations, learned):
-        return votes.mean(-3)
-
-
-register("fixed", Fixed)
-'''
-
-
-def forget():
-    routing.ROUTING.pop("fixed", None)
-    registry.OWN_FILES.pop(KEY, None)
-
-
-@pytest.fixture
-def own(tmp_path):
-    """The file, registered, and the folder of a run that was begun with it."""
-    file, run = tmp_path / "fixed.py", tmp_path / "run"
-    run.mkdir()
-    file.write_text(CODE)
-    forget()
-    load_module(file, "fixed")
-    record_own_files(run, FIELDS)
-    yield file, run
-    forget()
+from tests.own_algorithm import CODE, FIELDS, KEY, forget
 
 
 def test_the_file_is_recorded_with_its_hash_and_a_copy(own):

@@ -365,17 +365,23 @@ def test_more_epochs_and_another_change_are_another_run(tmp_path):
             action()
 
 
-def test_a_kill_while_a_run_is_given_more_epochs_loses_nothing(tmp_path, monkeypatch):
-    config, longer = (tiny_config(train__epochs=epochs) for epochs in (3, 5))
-    finished_run(tmp_path, config)
+def kill_while_lengthened(folder, longer, monkeypatch, function):
+    """Give a run more epochs, and kill the program at a function."""
 
     def kill(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("capsjax.runs.longer.write_json", kill)
+        patch.setattr(function, kill)
         with pytest.raises(KeyboardInterrupt):
-            open_workdir(tmp_path, longer, COMMAND)
+            open_workdir(folder, longer, COMMAND)
+
+
+def test_a_kill_while_a_run_is_given_more_epochs_loses_nothing(tmp_path, monkeypatch):
+    config, longer = (tiny_config(train__epochs=epochs) for epochs in (3, 5))
+    finished_run(tmp_path, config)
+
+    kill_while_lengthened(tmp_path, longer, monkeypatch, "capsjax.runs.longer.write_json")
     assert read_config(tmp_path).train.epochs == 3
     open_workdir(tmp_path, longer, COMMAND)
     assert read_config(tmp_path).train.epochs == 5
@@ -398,13 +404,7 @@ def test_a_kill_before_the_config_of_a_longer_run_is_written_damages_nothing(tmp
     config, longer = (tiny_config(train__epochs=epochs) for epochs in (3, 5))
     finished_run(tmp_path, config)
 
-    def kill(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(workdir, "lengthen", kill)
-        with pytest.raises(KeyboardInterrupt):
-            open_workdir(tmp_path, longer, COMMAND)
+    kill_while_lengthened(tmp_path, longer, monkeypatch, "capsjax.runs.workdir.lengthen")
     assert read_config(tmp_path).train.epochs == 3
     assert read_finished(tmp_path, config, COMMAND) is not None
     open_workdir(tmp_path, longer, COMMAND)
