@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from capsjax.benchmarks.timing import Prepared, Skipped, first_call
 from capsjax.config import make_config
 from capsjax.data.augment import to_float
 from capsjax.training.build import build, build_evaluate, build_train_steps
+from capsjax.training.compilation import compile_steps
 
 NUM_CLASSES = 10
 # An epoch of MNIST; less where the batch is small, or the images are large.
@@ -78,8 +79,11 @@ def prepare_training(
     image_shape: tuple[int, int, int],
     states: States,
     most_bytes: float | int = math.inf,
+    in_order: bool = False,
 ) -> Prepared:
     """Prepare training steps as experiments/train.py takes them: several in one call.
+
+    If `in_order`, their operations run one after the other, for a profile.
 
     Raises:
       Skipped: if the compiled program needs more than `most_bytes` of temporary memory.
@@ -87,7 +91,7 @@ def prepare_training(
     batch_size = config.train.batch_size
     data = random_data(image_shape, examples_for(batch_size))
     built = build(config, image_shape, NUM_CLASSES, len(data[1]))
-    compiled, facts = compile_training(config, built, *data)
+    compiled, facts = compile_training(config, built, *data, in_order=in_order)
     check_memory(facts, most_bytes)
     # Two forms of a network share a state as long as their parameters have the same shapes.
     like = jax.eval_shape(lambda: built.init_state(0))
@@ -105,12 +109,13 @@ def prepare_training(
     return Prepared(run, first_call(run), facts, built.steps_per_epoch, compiled.as_text)
 
 
-def compile_training(config, built, images, labels):
+def compile_training(config, built, images, labels, in_order: bool = False):
     """Compile the training steps of a config, and return them with their facts."""
     train_steps = build_train_steps(config, built)
     like = jax.eval_shape(lambda: built.init_state(0))
     arguments = (like, images, labels, np.int32(1))
-    return compile_with_facts(jax.jit(train_steps, donate_argnums=0), arguments)
+    compile_it = compile_plainly if in_order else compile_steps
+    return compile_with_facts(jax.jit(train_steps, donate_argnums=0), arguments, None, compile_it)
 
 
 def prepare_inference(
@@ -179,11 +184,21 @@ def calls_of(call):
     return run
 
 
-def compile_with_facts(jitted, arguments, matmul_precision: str | None = None):
+def compile_plainly(jitted, *arguments):
+    """Compile a jitted function as JAX does when it is called."""
+    return jitted.lower(*arguments).compile()
+
+
+def compile_with_facts(
+    jitted,
+    arguments,
+    matmul_precision: str | None = None,
+    compile_it: Callable = compile_plainly,
+):
     """Compile a program, and return it with the seconds that took and the bytes that it needs."""
     with jax.default_matmul_precision(matmul_precision):
         started = time.perf_counter()
-        compiled = jitted.lower(*arguments).compile()
+        compiled = compile_it(jitted, *arguments)
         facts = {"compile_seconds": time.perf_counter() - started}
     sizes = compiled.memory_analysis()
     if sizes is not None:

@@ -13,6 +13,7 @@ from capsjax.benchmarks.settings import Settings
 from capsjax.benchmarks.timing import Case, Effort, Prepared, first_call, measure, median
 from capsjax.reports.tables import gigabytes, number, ratio, table
 from capsjax.runs.workdir import flatten
+from capsjax.training.compilation import compile_steps
 from capsjax.training.population import MEMBER_FORMS, Population, Sizes, init_member, numbers_of
 
 IMAGE_SHAPE, BATCH_SIZE, TRIALS, NETWORK = (28, 28, 1), 128, 8, "paper,small"
@@ -51,7 +52,7 @@ def prepare_trials(config: ConfigDict, image_shape: tuple[int, int, int], form: 
     program = jax.jit(Population(config, numbers, sizes, form).train_steps, donate_argnums=1)
     count = np.ones(TRIALS, np.int32)
     compiled, facts = jax_cases.compile_with_facts(
-        program, (numbers, states, count, images, labels)
+        program, (numbers, states, count, images, labels), None, compile_steps
     )
 
     def run(count: int) -> None:

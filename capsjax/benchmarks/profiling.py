@@ -84,7 +84,7 @@ def profile_training(
       "steps" (number traced), "step_microseconds" (of a step when nothing is traced) and what
       `summarize` returns.
     """
-    prepared = jax_cases.prepare_training(config, image_shape, jax_cases.States())
+    prepared = jax_cases.prepare_training(config, image_shape, jax_cases.States(), in_order=True)
     steps = min(steps, prepared.most)
     started = time.perf_counter()
     prepared.run(steps)

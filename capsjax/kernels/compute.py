@@ -86,7 +86,9 @@ class Compute:
 
     def form_of(self, x: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> str:
         """Return the form of one convolution of given shapes, with "auto" resolved as by conv2d."""
-        return choose_form(x, kernel, stride) if self.conv == "auto" else self.conv
+        if self.conv != "auto":
+            return self.conv
+        return choose_form(x, kernel, stride, self.operands)
 
     def recomputes_votes(self, routing) -> bool:
         """Return whether a routing algorithm recomputes its votes: the one place that decides.

@@ -24,6 +24,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from capsjax.kernels.chunks import join, split
+from capsjax.kernels.coupling import kernel_weighs, weigh
 from capsjax.kernels.rearrangement import rearrange
 from capsjax.notation import Routed
 from capsjax.ops import EpsPlacement, SquashName, check_votes, make_squash, safe_norm
@@ -114,18 +115,16 @@ def _route_group(
         couplings = jnp.full((len(bias), len(u), u.shape[-1]), c, u.dtype)
         return shrink(c * form.sum_of_votes(u, W) + bias), couplings
 
-    def couplings_of(total: Array, u: Array, W: Array) -> Array:
-        """Return coupling coefficients from the sum of all rounds' poses so far (j, n, d)."""
-        return couple(form.logits(total, u, W), leaky)
+    def later_round(total: Array, u: Array, W: Array, bias: Array) -> tuple[Array, Array]:
+        """Compute a round from the sum of all rounds' poses so far (j, n, d)."""
+        s, c = form.routed_sum(total, u, W, gradient, leaky)
+        return shrink(s + bias), c
 
-    def upper_poses(c: Array, u: Array, W: Array, bias: Array) -> Array:
-        return shrink(form.weighted_sum(c, u, W) + bias)
-
-    # Inputs of the coupling coefficients: under "stop" the gradient ends here.
+    # What all rounds but the last are computed from: under "stop" the gradient ends here.
     constants = (u, W, bias) if gradient == "full" else lax.stop_gradient((u, W, bias))
 
     def next_round(total: Array) -> Array:
-        return total + upper_poses(couplings_of(total, *constants[:2]), *constants)
+        return total + later_round(total, *constants)[0]
 
     if isinstance(num_iterations, int):
         if num_iterations == 1:
@@ -136,11 +135,25 @@ def _route_group(
         most = None if max_iterations is None else max_iterations - 1
         none = jnp.zeros((len(bias), len(u), bias.shape[-1]))
         total = repeat_rounds(next_round, none, num_iterations - 1, most)
-    c = couplings_of(total, *constants[:2])
-    return upper_poses(c, u, W, bias), c
+    return later_round(total, u, W, bias)
 
 
-class OneAtATime:
+class _Form:
+    """What both ways to compute routing's sums have in common."""
+
+    def routed_sum(
+        self, total: Float[Array, "j n d"], u: Array, W: Array, gradient: str, leaky: bool
+    ) -> tuple[Float[Array, "j n d"], Float[Array, "j n i"]]:
+        """Return the weighted sums of votes and their couplings, from the poses so far.
+
+        Under "stop" the couplings are constants to the gradient.
+        """
+        constants = (u, W) if gradient == "full" else lax.stop_gradient((u, W))
+        c = couple(self.logits(total, *constants), leaky)
+        return self.weighted_sum(c, u, W), c
+
+
+class OneAtATime(_Form):
     """Routing's sums for one upper capsule at a time, in float32.
 
     u is (n, p, i) and W (j, d, p·i).
@@ -191,7 +204,7 @@ def _weighted_sum_of_one(c: Array, W: Array, u: Array) -> Array:
     return (c[:, None] * u).reshape(len(u), W.shape[1]) @ W.T
 
 
-class AllAtOnce:
+class AllAtOnce(_Form):
     """Routing's sums for all upper capsules at once: u is (n, p, i) and W (p, j, d, i).
 
     The products are batched over p and j, so that there are enough of them for an accelerator, and
@@ -222,13 +235,30 @@ class AllAtOnce:
 
     def logits(self, total: Float[Array, "j n d"], u: Array, W: Array) -> Float[Array, "j n i"]:
         """Return the agreement of votes with poses: û · total."""
-        of_each = jnp.broadcast_to(total, (len(W), *total.shape))
-        pulled = product("pjnd,pjdi->pjni", of_each, W, self._dtype, self._held)
+        pulled = self._pulled(total, W)
         return sum_of([pulled[p].astype(jnp.float32) * u[:, p][None] for p in range(len(W))])
 
     def weighted_sum(self, c: Float[Array, "j n i"], u: Array, W: Array) -> Float[Array, "j n d"]:
         """Return the sum of votes, weighted by c."""
         weighted_poses = (c[None] * u.transpose(1, 0, 2)[:, None]).astype(OPERAND_TYPES[self._held])
+        return self._sum(weighted_poses, W)
+
+    def routed_sum(
+        self, total: Float[Array, "j n d"], u: Array, W: Array, gradient: str, leaky: bool
+    ) -> tuple[Float[Array, "j n d"], Float[Array, "j n i"]]:
+        """Return what `_Form` does, by a kernel where there is one."""
+        (p, j, _, i), n = W.shape, len(u)
+        if gradient == "full" or self._held == "float32" or not kernel_weighs((p, j, n, i)):
+            return super().routed_sum(total, u, W, gradient, leaky)
+        pulled = self._pulled(*lax.stop_gradient((total, W)))
+        weighted_poses, c = weigh(leaky, pulled, u)
+        return self._sum(weighted_poses, W), c
+
+    def _pulled(self, total: Array, W: Array) -> Float[Array, "p j n i"]:
+        of_each = jnp.broadcast_to(total, (len(W), *total.shape))
+        return product("pjnd,pjdi->pjni", of_each, W, self._dtype, self._held)
+
+    def _sum(self, weighted_poses: Array, W: Array) -> Float[Array, "j n d"]:
         return jnp.sum(product("pjni,pjdi->pjnd", weighted_poses, W, self._dtype), axis=0)
 
 

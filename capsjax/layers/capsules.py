@@ -69,7 +69,7 @@ class PrimaryCaps(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"]) -> Capsules:
+    def __call__(self, x: Float[Array, "n h w c"], rectify: bool = False) -> Capsules:
         group = look_up(GROUPINGS, self.grouping, "grouping of primary capsules")
         if self.padding != "VALID":
             windows = (self.kernel_size,) * 2, (self.stride,) * 2
@@ -84,7 +84,7 @@ class PrimaryCaps(nn.Module):
             bias_init=self.bias_init,
             compute=self.compute,
             name="conv",
-        )(x)
+        )(x, rectify)
         if self.relu:
             features = nn.relu(features)
         poses = group(features, self.pose_size)

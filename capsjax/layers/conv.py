@@ -37,7 +37,10 @@ class Conv(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x o"]:
+    def __call__(
+        self, x: Float[Array, "n h w c"], rectify: bool = False
+    ) -> Float[Array, "n y x o"]:
+        """Convolve x, or relu(x)."""
         if self.padded:
             border = ((self.kernel_size - 1) // 2, self.kernel_size // 2)
             x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
@@ -49,6 +52,6 @@ class Conv(nn.Module):
             bias = self.param("bias", bias_init, (self.features,))
         form, dtype = self.compute.conv, self.compute.operands
         if self.scale == 1.0:
-            return conv2d(x, kernel, self.stride, form, dtype, bias)
-        out = self.scale * conv2d(x, kernel, self.stride, form, dtype)
+            return conv2d(x, kernel, self.stride, form, dtype, bias, rectify)
+        out = self.scale * conv2d(x, kernel, self.stride, form, dtype, rectify=rectify)
         return out if bias is None else out + bias.reshape(1, 1, 1, -1)

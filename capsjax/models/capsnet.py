@@ -86,7 +86,7 @@ class CapsNet(nn.Module):
           keys: not used; nothing here is random.
         """
         check_images(images, self.image_shape)
-        capsules = self.primary_layer(nn.relu(self.conv_layer(images)))
+        capsules = self.primary_layer(self.conv_layer(images), rectify=True)
         for layer in self.capsule_layers:
             capsules, _ = layer(capsules)
         classes, _ = self.class_layer(capsules)

@@ -19,6 +19,7 @@ from capsjax.runs.progress import RunProgress, waiting
 from capsjax.runs.warm_start import WarmStart
 from capsjax.runs.writers import LINES, describe_board, open_writer
 from capsjax.training.build import Built, build_evaluate, build_train_steps
+from capsjax.training.compilation import compile_steps
 from capsjax.training.nonfinite import find_non_finite
 from capsjax.training.plateau import after_epoch, describe_standstill
 from capsjax.training.steps import Health
@@ -280,7 +281,7 @@ class SingleRun:
         """Compile the program (state, images, labels, num_steps) -> (state, health)."""
         train_steps = build_train_steps(self._config, self._built, self._mesh)
         jitted = jax.jit(train_steps, donate_argnums=0)
-        return jitted.lower(self._state, self._images, self._labels, np.int32(1)).compile()
+        return compile_steps(jitted, self._state, self._images, self._labels, np.int32(1))
 
     def _write(self, split: str, metrics: dict[str, float]) -> None:
         epoch = self.step / self.steps_per_epoch

@@ -17,6 +17,7 @@ from capsjax.sweeps import Trial
 from capsjax.tasks import check_labels
 from capsjax.training import TrainState
 from capsjax.training.build import build
+from capsjax.training.compilation import compile_steps
 from capsjax.training.nonfinite import find_non_finite
 from capsjax.training.population import Population, Sizes, init_member, numbers_of
 
@@ -140,7 +141,7 @@ class Members:
         of_members = self._abstract((self.numbers, states, num_steps), self.sharding)
         training = (self.data.training.images, self.data.training.labels)
         of_all = self._abstract(training, devices.everywhere(self.mesh))
-        return jitted.lower(*of_members, *of_all).compile()
+        return compile_steps(jitted, *of_members, *of_all)
 
     def compile_evaluate(self):
         """Make the program (numbers, variables, images, labels) -> (sums, predictions).

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
 
@@ -22,6 +23,7 @@ from capsjax.data.augment import Augmentation
 from capsjax.metrics import Sums, add_means, zero_sums
 from capsjax.notation import CONSTANT, PRNGKey
 from capsjax.training.division import check_divides, mean_over_devices, on_every_device, share
+from capsjax.training.norm import tree_norm
 from capsjax.training.objective import Objective
 
 
@@ -208,11 +210,11 @@ def make_train_steps(
         of_share = gradient(state.params, state.statistics, state.step, *batch)
         return mean_over_devices(of_share, mesh) if several else of_share
 
-    def one_step(state: TrainState, *batch: Array) -> tuple[TrainState, Health]:
+    def one_step(state: TrainState, *batch: Array) -> tuple[TrainState, Health, Sums]:
         (loss, (parts, metrics, statistics)), gradient = gradient_of(state, *batch)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         updates = jax.tree_util.tree_map_with_path(_without_constants, updates)
-        norm = optax.tree.norm(gradient)
+        norm = tree_norm(gradient)
         means = {"loss": loss, **parts, **metrics, "gradient_norm": norm}
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         health = Health(
@@ -228,10 +230,10 @@ def make_train_steps(
             # Those that failed stay, for `find_non_finite`.
             params=jax.tree.map(lambda x, y: jnp.where(finite, x, y), params, state.params),
             opt_state=opt_state,
-            window=add_means(state.window, means, batch_size),
+            window=state.window,
             statistics=statistics,
         )
-        return state, health
+        return state, health, add_means(zero_sums(tuple(state.window.totals)), means, batch_size)
 
     def train_steps(state, images, labels, num_steps):
         in_epoch = steps_per_epoch(len(labels), batch_size)
@@ -239,13 +241,18 @@ def make_train_steps(
         order = batches.order(epoch, len(labels))
         end = jnp.minimum(state.step + num_steps, (epoch + 1) * in_epoch)
 
+        # The metrics' sums as one array: each of its own is an operation in every step.
+        sums, unravel = ravel_pytree(state.window)
+
         def go_on(carry):
-            state, health = carry
+            state, health, _ = carry
             return (state.step < end) & health.finite
 
         def next_step(carry):
-            state, _ = carry
-            return one_step(state, *batches.take(order, state.step, images, labels))
+            state, _, sums = carry
+            batch = batches.take(order, state.step, images, labels)
+            state, health, of_step = one_step(state, *batch)
+            return state, health, sums + ravel_pytree(of_step)[0]
 
         zero = jnp.zeros(())
         parts = dict.fromkeys(objective.names, zero)
@@ -253,8 +260,8 @@ def make_train_steps(
         # Once per call: in every step it would keep a copy of the parameters for a number that only
         # a broken run reports.
         norm = optax.tree.norm(state.params)
-        state, health = lax.while_loop(go_on, next_step, (state, unharmed))
-        return state, health._replace(parameter_norm=norm)
+        state, health, sums = lax.while_loop(go_on, next_step, (state, unharmed, sums))
+        return state._replace(window=unravel(sums)), health._replace(parameter_norm=norm)
 
     return on_every_device(train_steps, mesh) if several else train_steps
 

@@ -278,8 +278,10 @@ def test_chosen_forms_of_the_paper(monkeypatch):
     assert forms(conv="primary_caps:lax") == own
     monkeypatch.setattr(computing, "fastest_dtype", fastest_dtype)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    on_a_gpu = {"conv": "gathered", "primary_caps": "fourier", "votes": "recomputed"}
+    on_a_gpu = {"conv": "gathered", "primary_caps": "fused_fourier", "votes": "recomputed"}
     assert forms() == {**on_a_gpu, "dtype": "bfloat16"}
+    for dtype in ("float32", "tf32"):
+        assert forms(dtype=dtype) == {**on_a_gpu, "primary_caps": "fourier", "dtype": dtype}
 
 
 def test_chosen_forms_can_be_had_on_any_machine(monkeypatch):

@@ -204,20 +204,25 @@ def test_chosen_form_where_nothing_was_measured_is_xlas_own(monkeypatch, layer):
 
 
 @pytest.mark.parametrize(
-    ("layer", "form"),
+    ("layer", "form", "rounded"),
     [
-        (FIRST, "gathered"),
-        (SECOND, "fourier"),
+        (FIRST, "gathered", "gathered"),
+        (SECOND, "fourier", "fused_fourier"),
         # The second layer of `paper,small`.
-        (((128, 20, 20, 64), (9, 9, 64, 64), 2), "fourier"),
+        (((128, 20, 20, 64), (9, 9, 64, 64), 2), "fourier", "fused_fourier"),
+        # Channels that are no multiple of 16, and several tiles.
+        (((128, 20, 20, 72), (9, 9, 72, 64), 2), "fourier", "fourier"),
+        (((128, 28, 28, 64), (9, 9, 64, 64), 1), "fourier", "fourier"),
         # Few images, for which the kernel's transform is too much; small kernels.
-        (((8, 20, 20, 256), (9, 9, 256, 256), 2), "phases"),
-        (((128, 26, 26, 32), (3, 3, 32, 64), 1), "phases"),
+        (((8, 20, 20, 256), (9, 9, 256, 256), 2), "phases", "phases"),
+        (((128, 26, 26, 32), (3, 3, 32, 64), 1), "phases", "phases"),
     ],
 )
-def test_chosen_form_on_a_gpu(monkeypatch, layer, form):
+def test_chosen_form_on_a_gpu(monkeypatch, layer, form, rounded):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert conv.choose_form(*layer) == form
+    assert conv.choose_form(*layer, "float32") == form
+    assert conv.choose_form(*layer, "bfloat16") == rounded
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])

@@ -7,6 +7,7 @@ multiplications. On a GPU cuDNN is fast only at stride 1, and slower than the fr
 large kernels. PERFORMANCE.md has the measurements.
 """
 
+import functools
 import math
 
 import jax
@@ -16,6 +17,7 @@ from jaxtyping import Array, Float
 
 from capsjax.kernels.conv.depthwise import depthwise_conv2d
 from capsjax.kernels.conv.fourier import conv2d_fourier
+from capsjax.kernels.conv.fused_fourier import conv2d_fused_fourier, fits
 from capsjax.kernels.conv.gathered import conv2d_gathered
 from capsjax.kernels.conv.patches import conv2d_patches, extract_patches
 from capsjax.kernels.conv.phases import conv2d_phases
@@ -46,6 +48,7 @@ def conv2d(
     form: str = "auto",
     dtype: OperandType = "float32",
     bias: Float[Array, "o"] | None = None,
+    rectify: bool = False,
 ) -> Float[Array, "n y x o"]:
     """Convolve (cross-correlate) images in two dimensions without padding ("VALID").
 
@@ -57,11 +60,12 @@ def conv2d(
       stride: stride of both rows and columns.
       form: "patches" (patches times a matrix), "strips" (wide patches, each for a strip of
         outputs), "gathered" (patches for few channels on a GPU), "fourier" (in the frequency
-        domain), "phases" (XLA's own at stride 1), "lax" (XLA's own), or "auto" (`choose_form`).
-        They differ only in rounding.
+        domain), "fused_fourier" (the same with kernels for a GPU, in bfloat16), "phases" (XLA's own
+        at stride 1), "lax" (XLA's own), or "auto" (`choose_form`). They differ only in rounding.
       dtype: type that operands are rounded to; sums are float32. XLA's own form rounds its result
         too, as do all forms on accelerators.
       bias: added to every pixel, (o,); "gathered" rounds it as an operand.
+      rectify: convolve relu(x).
 
     Returns:
       (n, (h - kh) // stride + 1, (w - kw) // stride + 1, o).
@@ -77,15 +81,21 @@ def conv2d(
     check_channels(x.shape, kernel.shape, "the convolution")
     look_up(OPERAND_TYPES, dtype, "number type of operands")
     if form == "auto":
-        form = choose_form(x.shape, kernel.shape, stride)
+        form = choose_form(x.shape, kernel.shape, stride, dtype)
     convolve = look_up(FORMS, form, "form of convolution")
+    if form == "fused_fourier":
+        convolve = functools.partial(convolve, rectify=rectify)
+    elif rectify:
+        x = jax.nn.relu(x)
     if form == "gathered":
         return convolve(x, kernel, stride, dtype, bias)
     out = convolve(x, kernel, stride, dtype)
     return out if bias is None else out + bias.reshape(1, 1, 1, -1)
 
 
-def choose_form(x: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> str:
+def choose_form(
+    x: tuple[int, ...], kernel: tuple[int, ...], stride: int, dtype: OperandType = "float32"
+) -> str:
     """Choose the form for given shapes on the default device: the one place that decides.
 
     >>> choose_form((128, 28, 28, 1), (9, 9, 1, 256), 1) == "fourier"
@@ -104,6 +114,8 @@ def choose_form(x: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> str
         return "fourier" if fewer else "strips" if few else "patches"
     if kh * kw * c <= MOST_GATHERED:
         return "gathered"
+    if fewer and dtype == "bfloat16" and fits(x, kernel, stride):
+        return "fused_fourier"
     return "fourier" if fewer else "phases"
 
 
@@ -131,6 +143,7 @@ FORMS = {
     "strips": conv2d_strips,
     "gathered": conv2d_gathered,
     "fourier": conv2d_fourier,
+    "fused_fourier": conv2d_fused_fourier,
     "phases": conv2d_phases,
     "lax": _conv2d_lax,
 }
