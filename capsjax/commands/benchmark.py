@@ -10,8 +10,8 @@ training step by time), memory (votes held and recomputed, whole steps), scaling
 routing rounds, image size), population (eight trials in one program), startup (of train.py),
 evaluation (10,000 images) and, on a GPU, epoch. --quick measures training alone: on a CPU the
 section compare, on a GPU the full network in compare, profile, epoch and evaluation. PyTorch is
-measured where it is installed: pip install -e ".[bench]". Ctrl-C ends with what has been measured
-so far.
+measured where it is installed: pip install -e ".[bench]". Ctrl-C, or a signal to end, ends with
+what has been measured so far; --json has all sections that were measured, even if it is killed.
 """
 
 import os
@@ -37,6 +37,7 @@ from capsjax.benchmarks.timing import first_line, median
 from capsjax.registry import look_up
 from capsjax.runs.environment import describe_environment, machine_memory
 from capsjax.runs.files import write_json
+from capsjax.runs.interrupt import SIGNALS
 
 FLAGS = flags.FLAGS
 
@@ -103,12 +104,19 @@ def main() -> None:
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
 
-    # It ends the measurements, not the program.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    results = measure_sections(names, FLAGS.quick, FLAGS.tasks, FLAGS.networks, FLAGS.row)
+    # They end the measurements, not the program.
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+    def save(results: dict[str, Any]) -> None:
+        if json_file is not None:
+            write_json(json_file, results)
+
+    asked = names, FLAGS.quick, FLAGS.tasks, FLAGS.networks, FLAGS.row
+    results = measure_sections(*asked, save=save)
     print(markdown(results))
     if json_file is not None:
-        write_json(json_file, results)
         print(f"\nwrote {json_file}")
     if figures is not None:
         drawn = scaling.figures(results["sections"].get("scaling", {}), hardware_line(results))
@@ -145,8 +153,11 @@ def measure_sections(
     tasks: Sequence[str] = (),
     networks: Sequence[str] = (),
     rows: Sequence[str] = (),
+    save: Callable[[dict[str, Any]], None] = lambda results: None,
 ) -> dict[str, Any]:
     """Measure until all is done or Ctrl-C; a section that fails does not stop the others.
+
+    The results are saved after each section: of a benchmark that is killed, "interrupted" is true.
 
     Returns:
       What the JSON file holds: "hardware", "versions", "date", "commit", "command", "interrupted"
@@ -165,7 +176,7 @@ def measure_sections(
         "date": environment["time"],
         "commit": environment["commit"],
         "command": shlex.join(sys.argv),
-        "interrupted": False,
+        "interrupted": True,
         "sections": {},
     }
     settings = make_settings(device_name(), quick, limit, tasks, networks, rows)
@@ -177,8 +188,11 @@ def measure_sections(
             except Exception as error:
                 traceback.print_exc()
                 section["error"] = first_line(error)
+            save(results)
+        results["interrupted"] = False
     except KeyboardInterrupt:
-        results["interrupted"] = True
+        pass
+    save(results)
     return results
 
 

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +33,7 @@ from capsjax.commands import benchmark
 from capsjax.config import make_config
 from capsjax.reports import tables
 from capsjax.runs.environment import machine_memory
+from capsjax.runs.interrupt import SIGNALS
 from capsjax.training.build import build
 from tests.tiny import ROOT
 
@@ -689,6 +692,53 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
     assert "| whole |" in printed
     assert "Interrupted" in printed
     assert {"hardware", "versions", "date", "command", "sections"} <= results.keys()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_to_end_keeps_what_was_measured(tmp_path, monkeypatch, number):
+    calls = []
+
+    def ended(count):
+        calls.append(count)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+
+    use_section(monkeypatch, [case("whole", lambda count: None), case("half", ended)])
+    flags(monkeypatch, json=str(tmp_path / "results.json"))
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            benchmark.main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["interrupted"]
+    assert len(results["sections"]["compare"]["groups"][0]["rows"]) == 2
+
+
+def test_a_benchmark_that_is_killed_leaves_the_sections_before(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    seen = []
+
+    def first(section, settings):
+        section["groups"] = []
+
+    def second(section, settings):
+        seen.append(json.loads(path.read_text()))  # what a kill leaves
+
+    sections = {
+        "compare": benchmark.Section(first, compare.markdown),
+        "memory": benchmark.Section(second, lambda section: ""),
+    }
+    monkeypatch.setattr(benchmark, "SECTIONS", sections)
+    flags(monkeypatch, json=str(path), sections=["compare", "memory"])
+    benchmark.main()
+    assert seen[0]["interrupted"]
+    assert seen[0]["sections"] == {"compare": {"groups": []}}
+    whole = json.loads(path.read_text())
+    assert not whole["interrupted"]
+    assert list(whole["sections"]) == ["compare", "memory"]
 
 
 def test_a_section_that_fails_does_not_take_the_others_with_it(tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from capsjax.kernels import conv
+from capsjax.kernels.conv import gathered
 from capsjax.kernels.conv.gathered import gather_patches
 
 
@@ -21,6 +22,51 @@ def test_patches_are_those_of_the_plain_form(stride):
     got = gather_patches(x, (4, 3), stride, terms + 3)
     np.testing.assert_array_equal(got[..., :terms], conv.extract_patches(x, (4, 3), stride))
     np.testing.assert_array_equal(got[..., terms:], np.broadcast_to([1, 0, 0], got[..., -3:].shape))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("x", "window", "stride", "width"),
+    [
+        ((3, 28, 28, 1), (9, 9), 1, 96),  # the paper's; 1,200 patches are no multiple of 128
+        ((2, 13, 12, 3), (4, 5), 2, 64),
+        ((5, 9, 8, 2), (3, 3), 3, 32),
+        ((2, 5, 4, 1), (5, 4), 1, 32),  # a patch of a whole image
+    ],
+)
+@pytest.mark.usefixtures("kernels_run")
+def test_the_kernel_gathers_the_same_patches(x, window, stride, width, dtype):
+    x = normal(0, *x).astype(dtype)
+    got = gather_patches(x, window, stride, width)
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, gathered._gather(window, stride, width, x))
+
+
+@pytest.mark.usefixtures("kernels_run")
+def test_the_kernel_has_the_gradient_of_the_plain_form():
+    x = normal(0, 2, 9, 8, 2)
+
+    def weighted(gather, x):
+        patches = gather(x)
+        return jnp.sum(normal(1, *patches.shape) * patches)
+
+    def plain(x):
+        return gathered._gather((4, 3), 2, 32, x)
+
+    def by_kernel(x):
+        return gather_patches(x, (4, 3), 2, 32)
+
+    got, expected = (jax.grad(weighted, 1)(gather, x) for gather in (by_kernel, plain))
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+    together, alone = jax.vmap(by_kernel)(jnp.stack([x, 2 * x])), by_kernel(2 * x)
+    np.testing.assert_array_equal(together[1], alone)
+
+
+@pytest.mark.usefixtures("kernels_run")
+def test_widths_that_are_no_multiple_of_the_kernels_are_gathered_without_it(monkeypatch):
+    monkeypatch.setattr(gathered, "_gather_by_kernel", None)
+    assert gather_patches(normal(0, 1, 4, 4, 1), (2, 2), 1, 7).shape == (1, 3, 3, 7)
+    assert gather_patches(normal(0, 0, 4, 4, 1), (2, 2), 1, 32).shape == (0, 3, 3, 32)
 
 
 @pytest.mark.slow
