@@ -60,7 +60,9 @@ def gather_patches(
     >>> gather_patches(jnp.full((1, 2, 2, 1), 3.0), (2, 1), 1, 4)[0, 0].tolist()
     [[3.0, 3.0, 1.0, 0.0], [3.0, 3.0, 1.0, 0.0]]
     """
-    if triton.runs() and width % TERMS_OF_A_SUM == 0 and x.size:
+    rows, columns = map(output_size, x.shape[1:3], window, (stride, stride))
+    numbers = len(x) * rows * columns * width
+    if triton.runs() and width % TERMS_OF_A_SUM == 0 and 0 < numbers < 2**31:
         return _gather_by_kernel(window, stride, width, x)
     return _gather(window, stride, width, x)
 
