@@ -12,15 +12,17 @@ from jaxtyping import Array, Float
 
 from capsjax.kernels import triton
 
-# Lower capsules of an image, or of neighbouring ones, that a program takes at once: at least and at
-# most. It has the numbers of all upper capsules and of a pose in registers, which are this many.
-FEWEST, MOST, MOST_NUMBERS = 128, 512, 20
+# Lower capsules, of an image or of neighbouring ones, that a program takes at once, and the most
+# numbers of a pose and upper capsules with which its registers suffice.
+MOST_NUMBERS = {512: 18, 256: 22}
+# A smaller program waits for memory most of the time.
+FEWEST = 128
 
 
 def kernel_weighs(pulled: tuple[int, ...]) -> bool:
     """Return whether `weigh` runs here, and for an array of such a shape, (p, j, n, i)."""
     p, j, n, i = pulled
-    fits = p + j <= MOST_NUMBERS and n * i > 0 and n * i % FEWEST == 0
+    fits = p + j <= max(MOST_NUMBERS.values()) and n * i > 0 and n * i % FEWEST == 0
     return fits and triton.runs()
 
 
@@ -48,8 +50,8 @@ def weigh(
 def _forward(leaky, pulled, u):
     p, j, n, i = pulled.shape
     size = n * i
-    block = min(MOST, size & -size)
-
+    block = max(block for block, most in MOST_NUMBERS.items() if p + j <= most)
+    block = min(block, size & -size)
     pl, _ = triton.pallas()
 
     def kernel(pulled, u, weighted, couplings):

@@ -12,8 +12,9 @@ from capsjax.kernels import routing, triton
 from capsjax.kernels.coupling import kernel_weighs, weigh
 from capsjax.kernels.routing import couple, dynamic_routing_from_poses
 
-# p, j, n, i: of two, three and one programs, the last of which has all images.
-SHAPES = [(3, 4, 4, 256), (1, 2, 3, 128), (2, 5, 4, 32)]
+# p, j, n, i: of two, three and one programs, the last of which has all images, and of two with more
+# numbers than larger programs have registers.
+SHAPES = [(3, 4, 4, 256), (1, 2, 3, 128), (2, 5, 4, 32), (7, 12, 4, 128)]
 N, LOWER, UPPER, D, P = 4, 64, 5, 6, 4
 
 
@@ -99,7 +100,8 @@ def test_several_under_vmap_are_each_alone():
     [
         ((8, 10, 128, 1152), True),  # of the paper
         ((10, 10, 2, 64), True),
-        ((10, 11, 2, 64), False),  # too many numbers
+        ((10, 12, 2, 64), True),
+        ((10, 13, 2, 64), False),  # too many numbers
         ((8, 10, 3, 64), False),  # 192 lower capsules are no multiple of 128
         ((8, 10, 0, 1152), False),
     ],
