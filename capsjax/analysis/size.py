@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from capsjax.training.build import Built, build_train_steps
+from capsjax.training.compilation import compile_steps
 
 
 class Layer(NamedTuple):
@@ -120,7 +121,7 @@ def compile_step(config: ConfigDict, built: Built, num_examples: int) -> Compile
         jax.ShapeDtypeStruct((num_examples, *label), np.int32),
     )
     steps = jax.jit(build_train_steps(config, built), donate_argnums=0)
-    return CompiledStep(steps.lower(*inputs, np.int32(1)).compile(), *inputs)
+    return CompiledStep(compile_steps(steps, *inputs, np.int32(1)), *inputs)
 
 
 def size_of_step(step: CompiledStep) -> StepSize:
