@@ -1,5 +1,6 @@
 """Several devices do what one does: training and evaluation divided over a mesh."""
 
+import json
 import os
 import socket
 import subprocess
@@ -69,6 +70,36 @@ np.savez(sys.argv[1], **results)
 """
 
 
+# Run with two devices. Prints the metrics of two steps with interpreted kernels, on one and on two.
+OF_KERNELS = """
+import json
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from capsjax.kernels import triton
+from capsjax.metrics import means_of
+from capsjax.training.build import build, build_train_steps
+from tests.tiny import tiny_config
+
+jax.default_backend, triton.interpreted = lambda: "gpu", lambda: True
+config = tiny_config(
+    model__compute__dtype="bfloat16",
+    model__compute__conv="primary_caps:fused_fourier",
+    model__conv__features=16,
+    train__batch_size=8,
+)
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (16, 28, 28, 1), np.uint8)
+labels = rng.integers(0, 10, 16).astype(np.int32)
+built = build(config, images.shape[1:], 10, len(labels))
+for count in (1, 2):
+    mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
+    steps = jax.jit(build_train_steps(config, built, mesh))
+    state, _ = steps(built.init_state(0), images, labels, np.int32(2))
+    print(json.dumps(means_of(state.window)))
+"""
+
+
 each_family = pytest.mark.parametrize("family", ["capsnet", "convnet"])
 
 
@@ -115,6 +146,21 @@ def test_evaluation_takes_every_example_once_on_any_number_of_devices(results, f
     # Of the same parameters: each example is computed alone, wherever it is.
     for name in (name for name in one if name.startswith("['before']")):
         np.testing.assert_allclose(several[name], one[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.ci
+@pytest.mark.long
+def test_kernels_of_a_gpu_work_on_shares_of_a_batch():
+    flags = "--xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flags}"
+    command = [sys.executable, "-c", OF_KERNELS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = map(json.loads, done.stdout.splitlines())
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert two[name] == pytest.approx(value, rel=2e-3), name
 
 
 @pytest.mark.slow
