@@ -114,8 +114,9 @@ def compile_training(config, built, images, labels, in_order: bool = False):
     train_steps = build_train_steps(config, built)
     like = jax.eval_shape(lambda: built.init_state(0))
     arguments = (like, images, labels, np.int32(1))
+    jitted = jax.jit(train_steps, donate_argnums=0)
     compile_it = compile_plainly if in_order else compile_steps
-    return compile_with_facts(jax.jit(train_steps, donate_argnums=0), arguments, None, compile_it)
+    return compile_with_facts(jitted, arguments, compile_it=compile_it)
 
 
 def prepare_inference(

@@ -52,7 +52,7 @@ def prepare_trials(config: ConfigDict, image_shape: tuple[int, int, int], form: 
     program = jax.jit(Population(config, numbers, sizes, form).train_steps, donate_argnums=1)
     count = np.ones(TRIALS, np.int32)
     compiled, facts = jax_cases.compile_with_facts(
-        program, (numbers, states, count, images, labels), None, compile_steps
+        program, (numbers, states, count, images, labels), compile_it=compile_steps
     )
 
     def run(count: int) -> None:

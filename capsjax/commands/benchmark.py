@@ -37,7 +37,7 @@ from capsjax.benchmarks.timing import first_line, median
 from capsjax.registry import look_up
 from capsjax.runs.environment import describe_environment, machine_memory
 from capsjax.runs.files import write_json
-from capsjax.runs.interrupt import SIGNALS
+from capsjax.runs.interrupt import signals_to_handle
 
 FLAGS = flags.FLAGS
 
@@ -105,9 +105,8 @@ def main() -> None:
         figures.mkdir(parents=True, exist_ok=True)
 
     # They end the measurements, not the program.
-    for number in SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+    for number in signals_to_handle():
+        signal.signal(number, signal.default_int_handler)
 
     def save(results: dict[str, Any]) -> None:
         if json_file is not None:

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# Of the kernel below, as measured (PERFORMANCE.md): a program has eight warps, not four, for a
-# matrix of at least so many numbers; it takes at most so many columns, and as few as keep the
-# numbers of its result for each warp to this: with more registers fewer programs run side by side.
+# What was measured for the kernel below (PERFORMANCE.md): a program has eight warps, not four, for
+# a matrix of at least LARGE numbers. It takes at most so many COLUMNS, and few enough that a warp
+# has no more numbers of the result than this: with more registers fewer programs run side by side.
 LARGE, COLUMNS, OF_A_WARP = 128**2, 128, 2048
 # Triton's products have at least this many rows and columns.
 SMALLEST = 16

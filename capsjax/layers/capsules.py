@@ -30,7 +30,7 @@ class PrimaryCaps(nn.Module):
     the order (row, column, type). With "pixels" the output is flattened channel first and cut
     every `pose_size` numbers, so that a capsule is that many neighbouring pixels of one channel
     (some straddle two): the mistake of the `pytorch` variant, kept so that it can be measured. Such
-    capsules have no position, and lose the grid: (n, i, p).
+    capsules have no position, and lose the grid: (n, i, p). With `rectify` it convolves relu(x).
 
     Attributes:
       types: kinds of capsule; the convolution has types · pose_size channels.

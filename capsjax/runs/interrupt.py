@@ -13,6 +13,15 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
+def signals_to_handle() -> list[signal.Signals]:
+    """Return the signals that ask a program to end, without a SIGHUP that is ignored (nohup)."""
+    return [
+        number
+        for number in SIGNALS
+        if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN
+    ]
+
+
 class Interrupt:
     """A block in which the first signal is noted, and a second Ctrl-C stops at once.
 
@@ -30,9 +39,7 @@ class Interrupt:
         self._previous = {}
 
     def __enter__(self) -> "Interrupt":
-        for number in SIGNALS:
-            if number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN:
-                continue
+        for number in signals_to_handle():
             self._previous[number] = signal.signal(number, self._note)
         return self
 

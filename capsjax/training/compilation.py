@@ -23,7 +23,7 @@ def compile_steps(jitted: Any, *arguments: Any) -> jax.stages.Compiled:
         try:
             return lowered.compile(compiler_options=OF_CUDA)
         except JaxRuntimeError as error:
-            # A version of XLA that lacks one of them, or knows other values.
+            # Another version of XLA may lack one of them, or know other values.
             if not any(name in str(error) for name in OF_CUDA):
                 raise
     return lowered.compile()

@@ -694,8 +694,16 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
     assert {"hardware", "versions", "date", "command", "sections"} <= results.keys()
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_to_end_keeps_what_was_measured(tmp_path, monkeypatch, number):
+def unnoticed(*_):
+    raise AssertionError("the signal would have ended the program")
+
+
+@pytest.mark.parametrize(
+    ("number", "handler"),
+    # A shell starts what is in the background with Ctrl-C ignored.
+    [*((number, unnoticed) for number in SIGNALS), (signal.SIGINT, signal.SIG_IGN)],
+)
+def test_a_signal_to_end_keeps_what_was_measured(tmp_path, monkeypatch, number, handler):
     calls = []
 
     def ended(count):
@@ -705,12 +713,8 @@ def test_a_signal_to_end_keeps_what_was_measured(tmp_path, monkeypatch, number):
 
     use_section(monkeypatch, [case("whole", lambda count: None), case("half", ended)])
     flags(monkeypatch, json=str(tmp_path / "results.json"))
-
-    def unnoticed(*_):
-        raise AssertionError("the signal would have ended the program")
-
     # pytest lives on where the benchmark does not take the signal.
-    before = {number: signal.signal(number, unnoticed) for number in SIGNALS}
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         with pytest.raises(KeyboardInterrupt):
             benchmark.main()

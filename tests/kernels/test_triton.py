@@ -127,7 +127,7 @@ def test_which_products_the_kernel_can_take(shape, columns, taken):
     assert multiplies_rows(np.zeros(shape), columns) == taken
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of a machine without a GPU")
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="this machine has a GPU")
 def test_kernels_do_not_run_on_a_cpu():
     assert not triton.available()
     assert not triton.runs()

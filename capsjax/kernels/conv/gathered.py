@@ -108,7 +108,7 @@ def _gather_by_kernel(window: tuple[int, int], stride: int, width: int, x: Array
 
 
 def _gather_forward(window, stride, width, x):
-    # Of x only its shape is needed.
+    # The gradient needs the shape of x alone.
     return _gather_by_kernel(window, stride, width, x), x
 
 
