@@ -15,7 +15,7 @@ from capsjax.kernels import triton
 # Lower capsules, of an image or of neighbouring ones, that a program takes at once, and the most
 # numbers of a pose and upper capsules with which its registers suffice.
 MOST_NUMBERS = {512: 18, 256: 22}
-# A smaller program waits for memory most of the time.
+# A program has four warps, of 32 threads each: a smaller one would leave some without work.
 FEWEST = 128
 
 

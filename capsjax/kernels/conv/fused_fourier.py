@@ -3,7 +3,7 @@
 The transforms by A, B and C take rows that lie apart: the pixels of one phase of an image, the
 taps of one phase of a kernel, the frequencies of one image. XLA copies them together before each
 transform and apart after it, which takes as long as the transforms. Here they are read and written
-where they lie, and the relu before the convolution, with its gradient, comes for nothing.
+where they lie. The relu before the convolution and its gradient are part of two of the kernels.
 
 In all arrays below channels come last and a row is what has one place in all other axes:
 

@@ -78,7 +78,7 @@ def _gather(window: tuple[int, int], stride: int, width: int, x: Array) -> Array
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _gather_by_kernel(window: tuple[int, int], stride: int, width: int, x: Array) -> Array:
-    """Gather by a kernel of our own, because XLA's takes two or three times as long as memory."""
+    """Gather by a kernel of our own, because XLA's gather takes three times as long."""
     pl, plgpu = triton.pallas()
     n, h, w, c = x.shape
     (kh, kw), terms = window, math.prod(window) * c
