@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from capsjax.data.arrays import DataError
@@ -16,6 +16,17 @@ SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", "
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 GREY = ("1", "L", "LA")
 DEEP = ("I", "F")
+# How pictures of each orientation of EXIF are turned to be shown; others are shown as they are.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 class Description(NamedTuple):
@@ -48,6 +59,8 @@ def find_pictures(paths: Sequence[str | Path]) -> list[Path]:
 def read_picture(path: Path, image_shape: Sequence[int]) -> np.ndarray:
     """Read a picture, in grey or colour as the images have channels, and resize it.
 
+    A picture that a camera has marked as turned (the orientation of EXIF) is read upright.
+
     Args:
       path: a file that Pillow can read.
       image_shape: (h, w, c) of the result; 1, 3 or 4 channels.
@@ -59,7 +72,7 @@ def read_picture(path: Path, image_shape: Sequence[int]) -> np.ndarray:
       ValueError: for a file that is no picture, or another number of channels.
     """
     with _opened(path) as picture:
-        return fitted_picture(picture, image_shape)
+        return fitted_picture(upright(picture), image_shape)
 
 
 def fitted_picture(picture: Image.Image, image_shape: Sequence[int]) -> np.ndarray:
@@ -94,7 +107,25 @@ def describe_picture(path: Path) -> Description:
       ValueError: as `read_picture`.
     """
     with _opened(path) as picture:
-        return Description((picture.height, picture.width), picture.mode in GREY)
+        size = picture.height, picture.width
+        # Pillow reports the size of a TIFF as it is shown, and of other formats as they are stored.
+        if picture.format != "TIFF" and _orientation(picture) in ON_ITS_SIDE:
+            size = size[::-1]
+        return Description(size, picture.mode in GREY)
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Return a picture turned as the orientation of its EXIF says that it is to be shown."""
+    picture.load()  # Pillow turns a TIFF as it loads it, which has no orientation then.
+    turn = TURNS.get(_orientation(picture))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises errors of several kinds where EXIF is damaged
+        return 1
 
 
 def check_depth(picture: Image.Image, name: str | Path) -> None:
@@ -119,6 +150,7 @@ def naming(name: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    with naming(path), Image.open(path) as picture:
+    # Pillow (12.3) garbles an uncompressed TIFF that lies on its side when it opens it by name.
+    with naming(path), path.open("rb") as stream, Image.open(stream) as picture:
         check_depth(picture, path)
         yield picture

@@ -7,6 +7,8 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from capsjax.data.pictures import upright
+
 # The largest picture that is taken, in bytes and in pixels.
 MOST_BYTES = 20_000_000
 MOST_PIXELS = 50_000_000
@@ -50,7 +52,7 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
 def from_data_uri(text: str) -> Image.Image:
     """Read the picture of a data URI, in grey ("L") or colour ("RGB"), at most 1024 pixels wide.
 
-    What is transparent becomes white.
+    What is transparent becomes white; a picture that a camera has marked as turned is upright.
 
     Raises:
       ValueError: for anything that is no picture, or one that is too large.
@@ -78,6 +80,7 @@ def _plain(picture: Image.Image) -> Image.Image:
         # Pillow would cut off whatever is above 255.
         raise ValueError("this picture has more than 8 bits for a pixel's grey: save it with 8")
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    picture = upright(picture)
     if picture.mode in ("1", "L"):
         return picture.convert("L")
     if picture.has_transparency_data:

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from capsjax.data import Arrays, DataError, load_part, load_training
+from capsjax.data.pictures import describe_picture, read_picture, upright
 
 # Pictures of the two classes, by the grey of all their pixels.
 PICTURES = {"dog": (10, 11, 12, 13, 14, 15), "cat": (20, 21, 22, 23, 24, 25)}
@@ -101,6 +102,39 @@ def test_pictures_of_any_size_become_images_of_the_size_that_is_set(folder):
     train = load(folder, image_size=(5, 3), colour="colour")
     assert train.image_shape == (5, 3, 3)
     assert set(np.unique(train.images)) <= {*PICTURES["dog"], *PICTURES["cat"], 16}
+
+
+def oriented(orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
+def test_pictures_that_a_camera_marked_as_turned_are_upright(tmp_path, suffix):
+    # Six blocks of 16x16 pixels, each of its own grey: JPEG keeps them apart.
+    stored = np.kron([[0, 80, 160], [40, 120, 240]], np.ones((16, 16))).astype(np.uint8)
+    across = stored[:, ::-1]
+    shown = [stored, across, across[::-1], stored[::-1]]
+    shown += [stored.T, np.rot90(stored, -1), stored.T[::-1, ::-1], np.rot90(stored), stored]
+    for orientation, expected in enumerate(shown, 1):  # there is no orientation 9
+        path = tmp_path / f"{orientation}.{suffix}"
+        Image.fromarray(stored).save(path, exif=oriented(orientation), quality=100)
+        assert describe_picture(path).size == expected.shape
+        image = read_picture(path, (*expected.shape, 1))[..., 0]
+        np.testing.assert_allclose(image, expected, atol=8, err_msg=str(orientation))
+
+
+def test_a_picture_with_damaged_exif_is_read_as_it_is_stored(tmp_path):
+    whole = oriented(6).tobytes()
+    Image.new("L", (6, 4), 7).save(tmp_path / "x.webp", exif=whole, lossless=True)
+    data = (tmp_path / "x.webp").read_bytes()
+    header = whole.index(b"MM\0*")
+    assert data.count(whole[header : header + 8]) == 1
+    (tmp_path / "x.webp").write_bytes(data.replace(b"MM\0*", b"XX\0*"))
+    assert describe_picture(tmp_path / "x.webp").size == (4, 6)
+    assert np.unique(read_picture(tmp_path / "x.webp", (4, 6, 1))).tolist() == [7]
+    assert upright(Image.new("L", (6, 4))).size == (6, 4)
 
 
 def test_pictures_are_grey_if_all_are_and_otherwise_in_colour(folder):

@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from capsjax.explore import encoding
 from capsjax.explore.encoding import from_data_uri, to_bytes, to_data_uri
@@ -41,6 +41,12 @@ def test_what_is_transparent_becomes_white():
     assert np.asarray(from_data_uri(uri_of(picture))).tolist() == [[[10, 20, 30], [255, 255, 255]]]
     palette = Image.new("P", (1, 1), 0)
     assert np.asarray(from_data_uri(uri_of(palette, transparency=0))).tolist() == [[[255] * 3]]
+
+
+def test_a_picture_that_a_camera_marked_as_turned_is_upright():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    assert from_data_uri(uri_of(Image.new("L", (3000, 1500)), exif=exif)).size == (512, 1024)
 
 
 def test_a_large_picture_is_made_smaller():
