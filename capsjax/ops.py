@@ -83,14 +83,13 @@ def squash(
     if s.dtype == jnp.float16:
         return squash(s.astype(jnp.float32), axis, eps, eps_at=eps_at).astype(s.dtype)
     squared = jnp.sum(jnp.square(s), axis=axis, keepdims=True)
+    shrunk = squared / (1.0 + squared)
+    # In these orders, because (1 + |s|²) · |s| overflows for long vectors, also where XLA makes it.
     if eps_at == "root":
-        norm = jnp.sqrt(squared + eps)
-    elif eps_at == "norm":
-        norm = safe_norm(s, axis=axis, keepdims=True, eps=0.0) + eps
-    else:
-        raise ValueError(f"eps_at is 'root' or 'norm', not {eps_at!r}")
-    # In this order, because (1 + |s|²) · |s| overflows for long vectors.
-    return squared / (1.0 + squared) / norm * s
+        return shrunk / jnp.sqrt(squared + eps) * s
+    if eps_at == "norm":
+        return shrunk * (s / (safe_norm(s, axis=axis, keepdims=True, eps=0.0) + eps))
+    raise ValueError(f"eps_at is 'root' or 'norm', not {eps_at!r}")
 
 
 def exponential_squash(s: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
