@@ -1,5 +1,6 @@
 """A population on its devices: its compiled programs, and the placement of its arrays."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -143,8 +144,9 @@ class Members:
         of_all = self._abstract(training, devices.everywhere(self.mesh))
         return compile_steps(jitted, *of_members, *of_all)
 
-    def compile_evaluate(self):
-        """Make the program (numbers, variables, images, labels) -> (sums, predictions).
+    @functools.cached_property
+    def evaluate(self) -> Callable:
+        """The program (numbers, variables, images, labels) -> (sums, predictions).
 
         Sums are those of `Evaluation`. Predictions are classes, (members, n), and None for other
         labels than one class for each image.
@@ -155,6 +157,12 @@ class Members:
             return sums, jax.vmap(self._task.predictions)(scores) if labels.ndim == 1 else None
 
         return jax.jit(self._on_devices(evaluate, 2))
+
+    def check_evaluate(self) -> None:
+        """Trace the evaluation, which meets errors in its code before there is a step to lose."""
+        part = self.data.validation or self.data.training
+        variables = self.like(self.num_rows).variables
+        jax.eval_shape(self.evaluate, self.numbers, variables, part.images, part.labels)
 
     def learning_rates(self, step: int) -> np.ndarray:
         """Return the learning rate of each member."""

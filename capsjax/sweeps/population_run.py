@@ -61,7 +61,6 @@ class PopulationRun:
         )
         self.total_steps = self.steps_per_epoch * self._config.train.epochs
         self._checkpoints = self._open_checkpoints()
-        self._evaluate = members.compile_evaluate()
         self._keep_better = jax.jit(keep_better)
         self._numbers = members.place(members.numbers)
         self._restore()
@@ -288,7 +287,7 @@ class PopulationRun:
     def _results(self, variables: dict, part: Arrays) -> list[dict[str, float]]:
         """Compute the metrics of each trial on a part of the data."""
         images, labels = devices.replicate((part.images, part.labels), self._members.mesh)
-        found = devices.to_host(self._evaluate(self._numbers, variables, images, labels))
+        found = devices.to_host(self._members.evaluate(self._numbers, variables, images, labels))
         of_members = [_of_member(found, index) for index in range(len(self._members.trials))]
         return [
             results_of(sums, part.labels, predictions, part.num_classes)

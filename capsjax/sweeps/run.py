@@ -211,6 +211,7 @@ class Sweep:
                     )
             with waiting(f"compiling for {count} trials: {trials[0].id}"):
                 members, compiled = largest_that_fits(trials, data, self._mesh, form, most, forms)
+                members.check_evaluate()
             if stored is not None:
                 # Results name the backend of the first start, as those of a single run do.
                 members.forms["backend"] = stored["backend"]

@@ -7,9 +7,11 @@ import pytest
 
 from capsjax import routing
 from capsjax.runs import own_code
-from capsjax.sweeps import levels_of, make_sweep, trials_of
+from capsjax.sweeps import levels_of, make_sweep, members, trials_of
 from capsjax.sweeps import run as sweep
 from capsjax.sweeps.failures import describe_failure
+from capsjax.sweeps.members import Members
+from capsjax.training.population import Population
 from tests.tiny import tiny_config
 
 ROUNDS = "model.routing.dynamic.num_iterations"
@@ -85,6 +87,19 @@ def test_a_programming_error_of_the_steps_leaves_the_other_trials(tmp_path, monk
     statuses = sweep.run_sweep(config, tmp_path / "sweep")
     assert [status.name for status in statuses] == ["failed", "failed"]
     assert statuses[0].message.endswith("in fail: TypeError: an operand too many")
+
+
+def test_a_programming_error_of_the_evaluation_is_met_before_a_step(tmp_path, monkeypatch):
+    def fail(*_):
+        raise TypeError("scores of another shape")
+
+    monkeypatch.setattr(Population, "evaluate", fail)
+    monkeypatch.setattr(Members, "compile_steps", lambda self: None)
+    monkeypatch.setattr(members, "_bytes_of", lambda compiled: 0)
+    config = make_sweep("test", tiny_config(), {"rounds": levels_of(ROUNDS, (1,))}, num_seeds=1)
+    (status,) = sweep.run_sweep(config, tmp_path / "sweep")
+    assert status.name == "failed"
+    assert status.message.endswith("in fail: TypeError: scores of another shape")
 
 
 def test_a_programming_error_of_the_package_itself_has_a_place_too(monkeypatch):
