@@ -37,7 +37,7 @@ def load_set(
     if "train" not in parts:
         raise DataError(f"{name} has no part 'train', only {', '.join(sorted(parts)) or 'none'}")
     image_column, label_column = _columns(settings, parts["train"].features, name)
-    labels, class_names = _labels(parts, label_column, name, part)
+    labels, num_classes, class_names = _labels(parts, label_column, name, part)
     places = {key: (key, np.arange(len(each))) for key, each in labels.items()}
     if "test" not in parts:
         divided = set_aside(labels["train"], split, class_names, "make a test part of your own")
@@ -54,7 +54,6 @@ def load_set(
     for position, row in enumerate(_shown(rows, "reading")):
         picture = _usable(pictures[chosen], row, settings, image_shape)
         images[position] = fitted_picture(picture, image_shape)
-    num_classes = len(class_names) or int(max(each.max() for each in labels.values())) + 1
     return Arrays(images, labels[chosen][rows], num_classes, class_names=class_names)
 
 
@@ -181,8 +180,8 @@ def _one_column(
 
 def _labels(
     parts: dict[str, Any], column: str, name: str, part: str
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Return the labels of each part, and the names of classes if they have any.
+) -> tuple[dict[str, np.ndarray], int, tuple[str, ...]]:
+    """Return the labels of each part, the number of classes, and their names if they have any.
 
     To train on them, as `part` says, numbers have no gaps, unless the set names its classes.
     """
@@ -190,8 +189,10 @@ def _labels(
 
     feature = parts["train"].features[column]
     found = {part: np.asarray(rows[column]) for part, rows in parts.items()}
+    num_classes = 0
     if isinstance(feature, datasets.ClassLabel):
         names = tuple(feature.names)
+        num_classes = len(names)
         numbered = names == tuple(str(k) for k in range(len(names)))
         class_names = () if numbered else names
     elif found["train"].dtype.kind in "US":
@@ -212,4 +213,5 @@ def _labels(
             f"cast_column({column!r}, datasets.Value('string')), and name it, --config.data.file"
         )
         check_no_gaps(list(found.values()), name, remedy)
-    return {key: each.astype(np.int32) for key, each in found.items()}, class_names
+    num_classes = num_classes or 1 + max(int(each.max()) for each in found.values())
+    return {key: each.astype(np.int32) for key, each in found.items()}, num_classes, class_names

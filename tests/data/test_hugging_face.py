@@ -65,6 +65,12 @@ def test_without_a_test_part_a_sixth_of_every_class_is_set_aside(tmp_path):
     assert (len(training), len(validation)) == (16, 4)
 
 
+def test_a_class_without_an_image_counts_where_the_set_lists_it(tmp_path):
+    part = a_part(pictures(6), [0, 1, 2] * 2, ["0", "1", "2", "3"])
+    found = load_part(NAME, "train", **saved(tmp_path / "copy", train=part, test=part))
+    assert (found.num_classes, found.class_names) == (4, ())
+
+
 def test_settings_resize_and_choose_columns(tmp_path):
     part = a_part(pictures(6, (8, 8), colour=True), [0, 1, 2] * 2)
     part = part.rename_column("label", "kind").add_column("label", [0] * 6)
