@@ -196,6 +196,8 @@ class _Tables:
 
     def to_windows(self, x: Array) -> Array:
         """Copy each child to its places, (g, ...) to (o·i, ...); 0 for a place without a child."""
+        if len(x) < self._num_children:
+            raise ValueError(f"{len(x)} children, and the table names {self._num_children}")
         # Children that no window reaches may come after the last one in the table.
         return self._to_windows(x[: self._num_children])
 

@@ -16,6 +16,7 @@ from capsjax.ops import EpsPlacement, SquashName, make_squash, safe_norm
 from capsjax.products import OperandType
 from capsjax.rounds import check_rounds, repeat_rounds, settle_rounds
 from capsjax.routing.competition import DENSE, Competition
+from capsjax.routing.parts import of_present
 
 Gradient = Literal["stop", "full"]
 
@@ -85,12 +86,13 @@ def dynamic_routing(
     num_iterations = check_rounds(num_iterations, gradient, max_iterations)
     who = {"leaky": leaky, "mask": mask, "parent_mask": parent_mask}
     couple = functools.partial(competition.couplings, **who)
+    votes = of_present(votes, mask, 2)
     shrink = make_squash(squash, eps, eps_at)
 
     def upper_poses(c: Array, votes: Array, bias: Array | None) -> Array:
         s = jnp.einsum("...ij,...ijd->...jd", c, votes)
         if bias is not None:
-            s = s + jnp.expand_dims(bias, range(s.ndim - bias.ndim))
+            s = s + jnp.expand_dims(bias, range(s.ndim - bias.ndim)).astype(s.dtype)
         return shrink(s)
 
     # What the logits are computed from: under "stop" the gradient ends here.

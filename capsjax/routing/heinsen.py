@@ -19,7 +19,12 @@ from capsjax.routing.heinsen_2022 import (
     heinsen_2022_routing,
     input_activations,
 )
-from capsjax.routing.parts import add_leading_axes, find_present, require_lower_poses
+from capsjax.routing.parts import (
+    add_leading_axes,
+    find_present,
+    of_present,
+    require_lower_poses,
+)
 
 Version = Literal[2019, 2022]
 
@@ -110,6 +115,7 @@ class HeinsenRouting:
             return heinsen_2019_routing(votes, activations, *betas, **settings)
         version_2019 = "version 2019 (model.routing.heinsen.version)"
         require_lower_poses(u, "version 2022 of heinsen routing", version_2019)
+        u = of_present(u, mask, 1)
         count = jnp.sum(find_present(votes, competition, mask), axis=-1, dtype=u.dtype)
         scale = lax.rsqrt(jnp.maximum(count, 1.0))
         scaled = u * scale[..., None, None]

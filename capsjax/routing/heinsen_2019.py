@@ -11,7 +11,7 @@ from capsjax.notation import Routed
 from capsjax.rounds import check_rounds
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import Gradient
-from capsjax.routing.parts import add_leading_axes, find_present, refine_couplings
+from capsjax.routing.parts import add_leading_axes, find_present, of_present, refine_couplings
 
 
 def heinsen_2019_routing(
@@ -64,6 +64,7 @@ def heinsen_2019_routing(
     (2, 3, 4)
     """
     num_iterations = check_rounds(num_iterations, gradient, max_iterations)
+    votes = of_present(votes, mask, 2)
     activations = jnp.where(find_present(votes, competition, mask), activations, 0.0)
 
     def statistics(c: Array, votes: Array, activations: Array) -> tuple[Array, Array]:

@@ -13,7 +13,8 @@ from capsjax.rounds import check_rounds
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import Gradient
 from capsjax.routing.heinsen_2019 import weigh_benefits
-from capsjax.routing.parts import add_leading_axes, find_present, refine_couplings
+from capsjax.routing.mixture import in_single_precision
+from capsjax.routing.parts import add_leading_axes, find_present, of_present, refine_couplings
 
 
 def heinsen_2022_routing(
@@ -64,6 +65,7 @@ def heinsen_2022_routing(
     Source: Heinsen 2022, "An algorithm for routing vectors in sequences".
     """
     num_iterations = check_rounds(num_iterations, gradient, max_iterations)
+    votes, u = of_present(in_single_precision(votes), mask, 2), of_present(u, mask, 1)
     activations = jnp.where(find_present(votes, competition, mask), activations, 0.0)
 
     def vectors(c: Array, votes: Array, activations: Array, learned: Mapping[str, Array]) -> Array:

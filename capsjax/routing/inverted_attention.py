@@ -14,7 +14,7 @@ from capsjax.ops import standardize
 from capsjax.rounds import check_rounds, settle_rounds
 from capsjax.routing.competition import DENSE, Competition
 from capsjax.routing.dynamic import Gradient
-from capsjax.routing.parts import add_leading_axes, refine_couplings
+from capsjax.routing.parts import add_leading_axes, of_present, refine_couplings
 
 
 def inverted_attention_routing(
@@ -66,6 +66,7 @@ def inverted_attention_routing(
     (2, 3, 4)
     """
     num_iterations = check_rounds(num_iterations, gradient, max_iterations)
+    votes = of_present(votes, mask, 2)
 
     def upper_poses(c: Array, votes: Array, *affine: Array | float) -> Array:
         s = jnp.einsum("...ij,...ijd->...jd", c, votes)

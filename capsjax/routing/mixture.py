@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from capsjax.rounds import check_rounds, repeat_rounds
 from capsjax.routing.competition import Competition
+from capsjax.routing.parts import of_present
 
 
 class Mixture(NamedTuple):
@@ -52,7 +53,7 @@ def fit_mixture(
         from 1, and `means` are those of the round before, at first 0.
       explain: (parents, votes) -> log densities of the votes, (..., j, i).
       votes: (..., i, j, d).
-      others: what `fit` reads besides.
+      others: what `fit` reads besides; the first are the activations of the children, (..., i).
       num_iterations, gradient, max_iterations, competition, mask, parent_mask: as in
         `dynamic_routing`.
 
@@ -62,7 +63,9 @@ def fit_mixture(
     num_iterations = check_rounds(num_iterations, gradient, max_iterations)
     who = {"mask": mask, "parent_mask": parent_mask}
     # Behind a barrier, because XLA would transpose the votes anew for each of their readers.
-    inputs = (lax.optimization_barrier(jnp.swapaxes(votes, -3, -2)), *others)
+    parents_first = lax.optimization_barrier(jnp.swapaxes(of_present(votes, mask, 2), -3, -2))
+    activations, *rest = others
+    inputs = (parents_first, of_present(activations, mask), *rest)
     # What the couplings are computed from: under "stop" the gradient ends here.
     constants = inputs if gradient == "full" else lax.stop_gradient(inputs)
 

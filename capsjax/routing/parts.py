@@ -36,6 +36,23 @@ def find_present(
     return present if mask is None else present & (mask > 0)
 
 
+def of_present(x: Array, mask: Array | None, own_axes: int = 0) -> Array:
+    """Return an array with zeros for the capsules that a mask excludes, whatever they have.
+
+    A coupling of zero does not leave out what is not finite, nor what has no finite square.
+
+    Args:
+      x: an array with an axis of capsules, and so many `own_axes` behind it.
+      mask: 0 for a capsule that takes no part, (..., capsules); None for none.
+
+    >>> of_present(jnp.array([[1.0], [jnp.nan]]), jnp.array([1.0, 0.0]), 1).tolist()
+    [[1.0], [0.0]]
+    """
+    if mask is None:
+        return x
+    return jnp.where(jnp.expand_dims(mask, range(-own_axes, 0)) > 0, x, 0.0)
+
+
 def require_lower_poses(u: Float[Array, "*batch i p"] | None, needed_by: str, instead: str) -> None:
     """Raise ValueError where a layer does not pass the lower poses.
 

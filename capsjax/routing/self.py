@@ -9,7 +9,12 @@ from jaxtyping import Array, Float
 
 from capsjax.notation import LearnedArray, Routed
 from capsjax.routing.competition import DENSE, Competition
-from capsjax.routing.parts import add_leading_axes, find_present, require_lower_poses
+from capsjax.routing.parts import (
+    add_leading_axes,
+    find_present,
+    of_present,
+    require_lower_poses,
+)
 
 # A sum of activations below this counts as none: its reciprocal, squared in the gradient, would
 # leave single precision.
@@ -53,6 +58,7 @@ def self_routing(
     >>> routed.v.shape
     (2, 3, 4)
     """
+    votes, u = of_present(votes, mask, 2), of_present(u, mask, 1)
     b = jnp.einsum("...ip,ijp->...ij", u, W_r)
     b = b + add_leading_axes(b_r, b.ndim)
     c = competition.couplings(b, mask=mask, parent_mask=parent_mask)

@@ -183,6 +183,8 @@ def test_children_are_gathered_as_windows_see_them():
     x = jnp.arange(9.0).reshape(1, 9, 1)
     got = Competition(children).gather(x)[0, :, :, 0]
     assert got.tolist() == [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]]
+    with pytest.raises(ValueError, match="8 children, and the table names 9"):
+        Competition(children).gather(x[:, :8])
 
 
 @pytest.mark.parametrize("start", ["set", "types"])

@@ -84,7 +84,10 @@ def test_children_that_are_not_active_or_masked_are_not_there(any_route):
     there = jnp.array([0, 1, 3, 5])
     expected = any_route(VOTES[:, there], A[:, there])
     mask = jnp.zeros((N, LOWER)).at[:, there].set(1.0)
-    inactive, masked = any_route(VOTES, mask * A), any_route(VOTES, A, mask=mask)
+    inactive = any_route(VOTES, mask * A)
+    # Whatever those that are masked have.
+    votes = VOTES.at[:, 2].set(jnp.nan).at[:, 4].set(1e20)
+    masked = any_route(votes, A.at[:, 2].set(jnp.nan), mask=mask)
     close((inactive.v, inactive.a), (expected.v, expected.a))
     close((masked.v, masked.a, masked.c[:, there]), (expected.v, expected.a, expected.c))
     assert not masked.c[:, 2].any()

@@ -23,6 +23,8 @@ ALGORITHMS = {
     "self": {},
     "self_attention": {},
 }
+# Settings with learned arrays, for those that are tested elsewhere.
+HALF = {"dynamic": {"use_bias": True}}
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 # Those whose number of rounds may be data of a program.
 ITERATED = [name for name in ALGORITHMS if name not in ("random", "self", "self_attention")]
@@ -135,17 +137,40 @@ def test_couplings_sum_to_one_over_the_upper_capsules(name):
     np.testing.assert_allclose(c.sum(-1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", [*ALGORITHMS, "dynamic", "em", "vb"])
+def test_votes_of_half_precision_give_nearly_the_same_poses(name, dtype):
+    routing = make(name) if name in ALGORITHMS else make_routing(name, **HALF.get(name, {}))
+    learned, whole = learned_by(routing), inputs(scale=0.5)
+    half = [x.astype(dtype) for x in whole]
+    expected = route(routing, learned, *(x.astype(jnp.float32) for x in half))
+    found = route(routing, learned, *half)
+    assert found.v.dtype in (dtype, jnp.float32)
+    np.testing.assert_allclose(found.v.astype(jnp.float32), expected.v, atol=0.1)
+
+
 @pytest.mark.ci
 @every_algorithm
 def test_a_mask_is_equal_to_leaving_children_out(name):
     routing, kept = make(name), np.array([0, 2, 3])
     learned, (votes, a, u) = learned_by(routing), inputs()
     mask = jnp.zeros((N, LOWER)).at[:, kept].set(1.0)
-    masked = route(routing, learned, votes, a, u, mask=mask)
     others = route(routing, take(learned, "i", kept), votes[:, kept], a[:, kept], u[:, kept])
+    # Whatever those that are left out have, such as rows that a program filled up with NaN.
+    votes, a, u = (x.at[:, 1].set(jnp.nan).at[:, 4].set(1e20) for x in (votes, a, u))
+    masked = route(routing, learned, votes, a, u, mask=mask)
     got = masked.v, masked.a, masked.c[:, kept]
     chex.assert_trees_all_close(got, shown(others), rtol=1e-3, atol=1e-5)
     assert not masked.c[:, 1].any()
+
+    @jax.jit
+    @jax.grad
+    def gradient(operands):
+        routed = route(routing, learned, *operands, mask=mask)
+        return jnp.sum(routed.v) + jnp.sum(routed.a)
+
+    chex.assert_tree_all_finite(gradient((votes, a, u)))
 
 
 @every_algorithm
