@@ -42,13 +42,14 @@ def margin_loss(
       A scalar.
 
     Raises:
-      ValueError: for an unknown reduction.
+      ValueError: for an unknown reduction, or shapes that differ.
 
     Source: Sabour et al. 2017, equation 4.
 
     >>> round(float(margin_loss(jnp.array([[0.4, 0.3]]), jnp.array([[1.0, 0.0]]))), 4)
     0.27
     """
+    _check_labels(labels_onehot, lengths)
     present = jnp.square(jnp.maximum(0.0, m_plus - lengths))
     absent = jnp.square(jnp.maximum(0.0, lengths - m_minus))
     terms = labels_onehot * present + down_weight * (1.0 - labels_onehot) * absent
@@ -108,13 +109,14 @@ def spread_loss(
       A scalar.
 
     Raises:
-      ValueError: for an unknown reduction.
+      ValueError: for an unknown reduction, or shapes that differ.
 
     Source: Hinton et al. 2018, equation 3.
 
     >>> round(float(spread_loss(jnp.array([[0.5, 0.5, 0.5]]), jnp.eye(3)[:1], 0.2)), 4)
     0.08
     """
+    _check_labels(labels_onehot, activations)
     missing = margin - (activations[:, :, None] - activations[:, None, :])
     pairs = labels_onehot[:, :, None] * (1.0 - labels_onehot[:, None, :])
     terms = jnp.sum(pairs * jnp.square(jnp.maximum(0.0, missing)), axis=1)
@@ -173,9 +175,13 @@ def cross_entropy_loss(
     Returns:
       A scalar, in nats.
 
+    Raises:
+      ValueError: for shapes that differ.
+
     >>> round(float(cross_entropy_loss(jnp.zeros((1, 10)), jnp.eye(10)[:1])), 4)
     2.3026
     """
+    _check_labels(labels_onehot, scores)
     terms = optax.softmax_cross_entropy(scores, labels_onehot)
     return jnp.mean(terms if weights is None else weights * terms)
 
@@ -203,13 +209,19 @@ def binary_cross_entropy_loss(
     Returns:
       A scalar, in nats.
 
+    Raises:
+      ValueError: for shapes that differ.
+
     Source: LaLonde and Bagci 2018, section 3.3, and their released code.
 
     >>> half = jnp.full((1, 2), 0.5)
     >>> round(float(binary_cross_entropy_loss(half, jnp.array([[1.0, 0.0]]), 3.0)), 4)
     1.3863
     """
-    p = jnp.clip(probabilities, eps, 1.0 - eps)
+    _check_labels(labels_onehot, probabilities)
+    # In float32, because 1 - eps is 1 in half precision, and its logarithm infinite.
+    dtype = jnp.promote_types(probabilities.dtype, jnp.float32)
+    p = jnp.clip(probabilities.astype(dtype), eps, 1.0 - eps)
     present = positive_weight * labels_onehot * jnp.log(p)
     return -jnp.mean(_weighted(present + (1.0 - labels_onehot) * jnp.log1p(-p), weights))
 
@@ -231,15 +243,28 @@ def soft_dice_loss(
     Returns:
       A scalar.
 
+    Raises:
+      ValueError: for shapes that differ.
+
     Source: Milletari et al. 2016, section 3, without their squares.
 
     >>> p, T = jnp.array([1.0, 1.0, 0.0, 0.0]), jnp.array([1.0, 0.0, 0.0, 0.0])
     >>> round(float(soft_dice_loss(p.reshape(1, 4, 1), T.reshape(1, 4, 1))), 4)
     0.3333
     """
+    _check_labels(labels_onehot, probabilities)
     both = jnp.sum(probabilities * labels_onehot, axis=1)
     either = jnp.sum(probabilities, axis=1) + jnp.sum(labels_onehot, axis=1)
     return jnp.mean(1.0 - (2.0 * both + smooth) / (either + smooth))
+
+
+def _check_labels(labels_onehot: Array, scores: Array) -> None:
+    """Raise ValueError for labels that would be broadcast, such as integers."""
+    if labels_onehot.shape != scores.shape:
+        raise ValueError(
+            f"labels are 0 or 1 for each class, of shape {scores.shape} as the scores, not "
+            f"{labels_onehot.shape}: jax.nn.one_hot(labels, {scores.shape[-1]}) makes them"
+        )
 
 
 def _weighted(terms: Float[Array, "n k"], weights: Float[Array, "n"] | None) -> Float[Array, "n k"]:

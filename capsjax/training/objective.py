@@ -81,10 +81,10 @@ class Objective(NamedTuple):
                 f"{type(self.task).__name__} compares them with {targets.shape}: maps of labels "
                 "need a network of maps (--config=segcaps or unet), other labels another one"
             )
+        context: dict[str, Any] = {"step": step, "is_map": targets.ndim > 2}
         # A loss over classes takes the pixels of a map as examples.
         flat = output._replace(scores=output.scores.reshape(-1, num_classes))
         targets = targets.reshape(-1, num_classes)
-        context: dict[str, Any] = {"step": step}
         if self.class_weights:
             of_classes = jnp.asarray(self.class_weights, targets.dtype)
             context["weights"] = jnp.sum(targets * of_classes[None, :], axis=-1)
@@ -162,17 +162,28 @@ def _reconstruction(
 
 
 def _binary_cross_entropy(
-    output: Output, images: Array, targets: Array, weights: Array | None = None, **settings
+    output: Output,
+    images: Array,
+    targets: Array,
+    is_map: bool,
+    weights: Array | None = None,
+    **settings,
 ) -> Float[Array, ""]:
-    """Class 0, the background, costs nothing: its score follows from those of the others."""
-    scores, targets = output.scores[:, 1:], targets[:, 1:]
+    scores, targets = (_with_a_loss(x, is_map) for x in (output.scores, targets))
     return binary_cross_entropy_loss(scores, targets, weights=weights, **settings)
 
 
-def _soft_dice(output: Output, images: Array, targets: Array, **settings) -> Float[Array, ""]:
+def _soft_dice(
+    output: Output, images: Array, targets: Array, is_map: bool, **settings
+) -> Float[Array, ""]:
     n, k = len(images), targets.shape[-1]
-    scores, targets = (x.reshape(n, -1, k)[..., 1:] for x in (output.scores, targets))
+    scores, targets = (_with_a_loss(x.reshape(n, -1, k), is_map) for x in (output.scores, targets))
     return soft_dice_loss(scores, targets, **settings)
+
+
+def _with_a_loss(of_classes: Array, is_map: bool) -> Array:
+    """Leave out class 0 of a map, the background, whose score follows from those of the others."""
+    return of_classes[..., 1:] if is_map else of_classes
 
 
 def _cross_entropy(
@@ -213,7 +224,8 @@ def register(name: str, loss: Callable[..., Array]) -> Callable[..., Array]:
       loss: a function of (output, images, targets, **settings) that returns a scalar, the mean or
         the sum over a batch; targets are the task's, with as many rows as `output.scores`. If it
         has a parameter `step`, this is the number of steps before, and None in evaluation. If it
-        has a parameter `weights`, these are the class weights of the rows, where there are any.
+        has a parameter `weights`, these are the class weights of the rows, where there are any;
+        and if it has a parameter `is_map`, whether the rows are pixels of maps.
 
     Raises:
       ValueError: for a name that is taken.

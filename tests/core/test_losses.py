@@ -3,6 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from capsjax.losses import (
     cross_entropy_loss,
     margin_loss,
     reconstruction_loss,
+    soft_dice_loss,
     spread_loss,
     spread_margin,
 )
@@ -48,6 +50,28 @@ def test_weights_are_factors_on_the_losses_of_examples():
     for reduction in REDUCTIONS:
         whole = margin_loss(LENGTHS, LABELS, reduction=reduction, weights=2 * jnp.ones(2))
         np.testing.assert_allclose(whole, 2 * margin_loss(LENGTHS, LABELS, reduction=reduction))
+
+
+@pytest.mark.parametrize(
+    "loss", [margin_loss, spread_loss, cross_entropy_loss, binary_cross_entropy_loss]
+)
+@pytest.mark.parametrize("labels", [jnp.arange(3), jnp.ones((3, 1)), jnp.ones((1, 3))])
+def test_labels_that_would_be_broadcast_are_refused(loss, labels, monkeypatch):
+    # As outside of the tests, where shapes are not checked.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=r"jax.nn.one_hot\(labels, 3\) makes them"):
+        loss(jnp.eye(3), labels)
+    with pytest.raises(ValueError, match="not"):
+        soft_dice_loss(jnp.zeros((2, 4, 3)), jnp.zeros((2, 4, 1)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_binary_cross_entropy_of_half_precision_is_finite(dtype):
+    p, T = jnp.array([[1.0, 1.0, 0.0, 0.5]], dtype), jnp.array([[1.0, 0.0, 1.0, 0.0]])
+    loss, gradient = jax.value_and_grad(binary_cross_entropy_loss)(p, T)
+    whole = binary_cross_entropy_loss(p.astype(jnp.float32), T)
+    np.testing.assert_allclose(loss, whole, rtol=1e-3)
+    chex.assert_tree_all_finite(gradient)
 
 
 def test_cross_entropy_by_hand():

@@ -126,6 +126,32 @@ def test_losses_of_a_map_by_hand(name, settings, expected):
     assert float(parts[name]) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        (tasks.Classification(), jnp.array([0, 1])),
+        (tasks.MultiLabel(), jnp.array([[1, 0, 0], [0, 1, 0]])),
+    ],
+)
+def test_class_0_of_an_image_is_a_class_as_the_others(task, labels):
+    names = {"binary_cross_entropy": {}, "soft_dice": {}}
+    objective = Objective(names, dict.fromkeys(names, 1.0), task)
+    # Scores with the classes 0 and 2 exchanged, and labels: no loss may tell them apart.
+    for scores in (SCORES, SCORES[:, ::-1]):
+        ours = labels if scores is SCORES else exchanged(labels)
+        parts = objective.parts(Output(scores), jnp.zeros((2, 4, 4, 1)), ours)
+        p = SCORES[jnp.array([0, 1]), jnp.array([0, 1])]
+        others = SCORES.at[jnp.array([0, 1]), jnp.array([0, 1])].set(0.0)
+        cross_entropy = -(jnp.log(p).sum() + jnp.log1p(-others).sum()) / 6
+        assert float(parts["binary_cross_entropy"]) == pytest.approx(float(cross_entropy), rel=1e-5)
+        dice = jnp.sum(2 * p / (p + 1)) / 6
+        assert float(parts["soft_dice"]) == pytest.approx(1 - float(dice), rel=1e-4)
+
+
+def exchanged(labels):
+    return 2 - labels if labels.ndim == 1 else labels[:, ::-1]
+
+
 def test_a_task_of_ones_own_has_a_name(monkeypatch):
     monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
 
