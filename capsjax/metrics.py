@@ -88,9 +88,18 @@ def count_confusions(
 ) -> Int[np.ndarray, "k k"]:
     """Count the examples, or pixels of maps, of each class (rows) taken for each class (columns).
 
+    Raises:
+      ValueError: for a class that is not one of 0 to `num_classes` - 1.
+
     >>> count_confusions(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
     [[1, 1], [0, 1]]
     """
+    for classes, name in ((labels, "labels"), (predictions, "predictions")):
+        if classes.size and not 0 <= classes.min() <= classes.max() < num_classes:
+            raise ValueError(
+                f"{name} run from {classes.min()} to {classes.max()}, and there are "
+                f"{num_classes} classes"
+            )
     pairs = labels.ravel().astype(np.int64) * num_classes + predictions.ravel()
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 

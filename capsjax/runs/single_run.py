@@ -270,7 +270,9 @@ class SingleRun:
         if part.labels.ndim != 1:
             return results_of(evaluation.sums), None
         predictions = np.asarray(self._built.objective.task.predictions(evaluation.scores))
-        metrics = results_of(evaluation.sums, part.labels, predictions, part.num_classes)
+        # A test part may know of fewer classes than the network, or of more.
+        num_classes = max(self._built.model.num_classes, part.num_classes)
+        metrics = results_of(evaluation.sums, part.labels, predictions, num_classes)
         return metrics, predictions
 
     def _describe_network(self) -> str:

@@ -286,11 +286,12 @@ class PopulationRun:
 
     def _results(self, variables: dict, part: Arrays) -> list[dict[str, float]]:
         """Compute the metrics of each trial on a part of the data."""
+        num_classes = max(self._members.data.sizes.num_classes, part.num_classes)
         images, labels = devices.replicate((part.images, part.labels), self._members.mesh)
         found = devices.to_host(self._members.evaluate(self._numbers, variables, images, labels))
         of_members = [_of_member(found, index) for index in range(len(self._members.trials))]
         return [
-            results_of(sums, part.labels, predictions, part.num_classes)
+            results_of(sums, part.labels, predictions, num_classes)
             for sums, predictions in of_members
         ]
 

@@ -94,6 +94,16 @@ def test_measures_of_classes_by_hand():
     assert of_each["f1"] == [4 / 7, 2 / 5, 2 / 3, None, 0.0]
 
 
+@pytest.mark.parametrize("wrong", [[5, 0], [-1, 0]])
+def test_classes_that_there_are_not_are_refused_and_not_counted_as_others(wrong):
+    right = np.zeros(2, int)
+    with pytest.raises(ValueError, match="predictions run from"):
+        count_confusions(right, np.array(wrong), 5)
+    with pytest.raises(ValueError, match="labels run from"):
+        count_confusions(np.array(wrong), right, 5)
+    assert not count_confusions(right[:0], right[:0], 5).any()
+
+
 def test_summaries_of_classes_are_those_of_scikit_learn():
     summary = summary_of_classes(count_confusions(LABELS, PREDICTIONS, 5))
     balanced = sklearn_metrics.balanced_accuracy_score(LABELS, PREDICTIONS)

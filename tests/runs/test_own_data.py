@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from capsjax import data
 from capsjax.commands import evaluate
 from capsjax.config import load_config
-from capsjax.data import load_part, load_training
+from capsjax.data import Arrays, load_part, load_training
 from capsjax.runs import train
 from capsjax.runs.choices import with_choices_of_run
 from capsjax.runs.files import WorkdirError, read_json
@@ -68,6 +69,24 @@ def test_every_class_is_trained_and_tested(finished, file):
         assert part.classes().tolist() == [0, 1, 2, 3]
     assert finished[1]["test"]["num_examples"] == len(test) == 16
     assert finished[1]["test"]["majority_accuracy"] == np.mean(test.labels == 0)
+
+
+def test_a_test_part_that_knows_of_fewer_classes_is_scored_with_all(file, tmp_path, monkeypatch):
+    def load(part, dir, file):
+        found = load_part("npz", part, file=file)
+        kept = found.labels < 2
+        few = Arrays(found.images[kept], found.labels[kept], num_classes=2)
+        return found if part == "train" else few
+
+    monkeypatch.setattr(data, "SOURCES", dict(data.SOURCES))
+    data.register("few", load)
+    config = own_config(file, data__name="few", class_weights="none", train__epochs=1)
+    summary = train_and_evaluate(config, tmp_path)["test"]
+    predictor, test = load_predictor(tmp_path), load("test", "", str(file))
+    predictions = predictor.predict(test.images).labels
+    recalls = [np.mean(predictions[test.labels == k] == k) for k in (0, 1)]
+    assert summary["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert summary["num_errors"] == np.sum(predictions != test.labels)
 
 
 def test_what_the_data_decide_is_recorded_and_kept(finished, file, capsys):
