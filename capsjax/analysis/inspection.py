@@ -24,7 +24,8 @@ class Inspection(NamedTuple):
 
     Attributes:
       scores: class scores, (n, k).
-      entropies: `relative_entropy` of the couplings, (n,), by the name of the layer.
+      entropies: `relative_entropy` of the couplings, (n,), by the name of the layer; of layers with
+        two types or more.
     """
 
     scores: Float[Array, "n k"]
@@ -51,7 +52,8 @@ def make_inspect(
             couplings = {
                 name: values["couplings"]
                 for name, values in layers.items()
-                if "couplings" in values
+                # One type leaves nothing to divide.
+                if "couplings" in values and values["couplings"].shape[-1] > 1
             }
             return Inspection(output.scores, jax.tree.map(relative_entropy, couplings))
 

@@ -136,7 +136,10 @@ def size_of_step(step: CompiledStep) -> StepSize:
 
 
 def time_step(step: CompiledStep, built: Built) -> StepTime:
-    """Measure a training step, with random images, after one that does not count."""
+    """Measure a training step, with random images, after one that does not count.
+
+    A measurement is one call for at most an epoch.
+    """
     rng = np.random.default_rng(0)
     images = jax.device_put(rng.integers(0, 256, step.images.shape, np.uint8))
     # In every task a label of 0 or 1 is one.
@@ -144,14 +147,19 @@ def time_step(step: CompiledStep, built: Built) -> StepTime:
     state = jax.block_until_ready(jax.jit(built.init_state)(0))
 
     def seconds_of(num_steps: int) -> float:
+        """Return the seconds of a step in a call for so many."""
         nonlocal state
+        # From the start of an epoch, because no call goes beyond its end.
+        state = jax.block_until_ready(state._replace(step=jnp.zeros_like(state.step)))
         start = time.perf_counter()
         state, _ = jax.block_until_ready(step.program(state, images, labels, np.int32(num_steps)))
-        return time.perf_counter() - start
+        # A call also ends with a step that is not finite.
+        return (time.perf_counter() - start) / max(1, int(state.step))
 
     seconds_of(1)
-    num_steps = max(1, min(MOST_STEPS, int(SECONDS / seconds_of(1))))
-    return StepTime(min(seconds_of(num_steps) for _ in range(ROUNDS)) / num_steps, num_steps)
+    most = min(MOST_STEPS, built.steps_per_epoch)
+    num_steps = max(1, min(most, int(SECONDS / seconds_of(1))))
+    return StepTime(min(seconds_of(num_steps) for _ in range(ROUNDS)), num_steps)
 
 
 def _bytes_of(tree: Any) -> int:

@@ -27,7 +27,7 @@ class Summary(NamedTuple):
 
     Attributes:
       values: the sample.
-      mean: None without values.
+      mean: None without values, and where one is not finite, as are the other two.
       deviation: sample standard deviation (n - 1); None below two values.
       half_width: half width of the mean's confidence interval; None below two values, and where
         all are equal: an interval of width zero would claim certainty.
@@ -52,8 +52,8 @@ class Comparison(NamedTuple):
     Attributes:
       difference: the differences and their mean.
       p_value: p of the two-sided paired t test; None where the interval is None.
-      sign_flip_p: p of the exact two-sided sign-flip test; None without pairs, or with more than
-        MOST_FLIPPED of them.
+      sign_flip_p: p of the exact two-sided sign-flip test; None without pairs, with more than
+        MOST_FLIPPED of them, or with one that is not finite.
       holm_p: p_value corrected for the number of comparisons made at once; None where p_value is,
         and where nothing was corrected.
     """
@@ -106,6 +106,8 @@ def summarize(values: Iterable[float], confidence: float = 0.95) -> Summary:
         )
     values = tuple(float(value) for value in values)
     n = len(values)
+    if not all(map(math.isfinite, values)):
+        return Summary(values, None, None, None)
     # Exact sums: no digit depends on the order of the seeds.
     mean = math.fsum(values) / n if n else None
     if n < 2:
@@ -152,13 +154,14 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
       differences: differences of the pairs.
 
     Returns:
-      The two-sided p value; None without pairs or with more than MOST_FLIPPED.
+      The two-sided p value; None without pairs, with more than MOST_FLIPPED, or with one that is
+      not finite.
 
     >>> sign_flip_p([1.0, 2.0, 3.0])
     0.25
     """
     n = len(differences)
-    if not 1 <= n <= MOST_FLIPPED:
+    if not 1 <= n <= MOST_FLIPPED or not np.isfinite(differences).all():
         return None
     signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
     sums = np.abs(signs @ np.asarray(differences, dtype=np.float64))

@@ -43,6 +43,8 @@ class RootMeanSquareNorm(nn.Module):
 class LayerNorm(nn.Module):
     """Each pose normalised by its own mean and deviation, with a learned scale and bias.
 
+    Poses of one dimension, of which that would leave the bias alone, are unchanged.
+
     Attributes:
       eps: added to the variance.
 
@@ -53,7 +55,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, poses: Float[Array, "n *grid i p"]) -> Float[Array, "n *grid i p"]:
-        return nn.LayerNorm(epsilon=self.eps)(poses)
+        return poses if poses.shape[-1] == 1 else nn.LayerNorm(epsilon=self.eps)(poses)
 
 
 NORMS = {"none": NoNorm, "rms": RootMeanSquareNorm, "layer": LayerNorm}

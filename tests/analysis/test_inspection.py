@@ -2,11 +2,15 @@
 
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
-from capsjax.analysis.inspection import most_confident_first, name_scores
+from capsjax.analysis.inspection import make_inspect, most_confident_first, name_scores
+from capsjax.kernels.compute import Compute
 from capsjax.routing import make_routing
+from capsjax.training.build import build
+from tests.tiny import tiny_config
 
 # The highest score is that of the second example, the highest softmax that of the first.
 SCORES = np.array([[0.4, -0.4], [0.9, 0.8]])
@@ -51,3 +55,15 @@ def test_the_name_of_scores(network, poses, name):
 def test_the_confidence_is_that_of_the_kind_of_scores(network, order):
     assert most_confident_first(network, SCORES).tolist() == order
     assert most_confident_first(network, SCORES[:0]).tolist() == []
+
+
+@pytest.mark.slow
+def test_a_layer_of_one_type_has_no_entropy_of_its_couplings():
+    one = {"types": (1,), "pose_size": (4,), "kernel_size": (1,), "stride": (1,)}
+    config = tiny_config(**{f"model__conv_caps__{name}": value for name, value in one.items()})
+    built = build(config, (8, 8, 1), 10, 128)
+    variables = jax.jit(built.init_state)(0).variables
+    inspect = make_inspect(built.model, Compute())
+    entropies = inspect(variables, np.zeros((2, 8, 8, 1), np.uint8)).entropies
+    assert set(entropies) == {"class_layer"}
+    assert np.isfinite(entropies["class_layer"]).all()

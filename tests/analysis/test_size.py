@@ -46,24 +46,28 @@ def test_labels_of_several_classes_are_counted_too():
     assert size_of_step(compile_step(config, built, 128)).data_bytes == 128 * (8 * 8 + 4 * 10)
 
 
-def test_the_time_of_a_step_is_that_of_its_program(monkeypatch):
+@pytest.mark.parametrize(("seconds_allowed", "num_steps"), [(31.0, 3), (1e3, 4)])
+def test_the_time_of_a_step_is_that_of_its_program(monkeypatch, seconds_allowed, num_steps):
     config = tiny_config()
     built = build(config, (8, 8, 1), 10, 128)
     step = compile_step(config, built, 128)
-    asked = []
+    taken = []
 
     def program(state, images, labels, num_steps):
-        asked.append(int(num_steps))
-        seconds[0] += 0.25 * asked[-1] + (10 if len(asked) < 3 else 0.5 / len(asked))
+        before = int(state.step)
+        state, health = step.program(state, images, labels, num_steps)
+        taken.append(int(state.step) - before)
+        seconds[0] += 0.25 * taken[-1] + (10 if len(taken) < 3 else 0.5 / len(taken))
         assert images.shape == (128, 8, 8, 1)
         assert set(labels.tolist()) == {0, 1}
-        return step.program(state, images, labels, num_steps)
+        return state, health
 
     seconds = [0.0]
     monkeypatch.setattr("capsjax.analysis.size.time.perf_counter", lambda: seconds[0])
-    monkeypatch.setattr("capsjax.analysis.size.SECONDS", 41.0)
+    monkeypatch.setattr("capsjax.analysis.size.SECONDS", seconds_allowed)
     time = time_step(step._replace(program=program), built)
-    # 41 s are four steps of 10.25 s, as the second call takes; compilation may be in the first.
-    assert asked == [1, 1, 4, 4, 4]
-    assert time.num_steps == 4
-    assert time.seconds == pytest.approx(0.25 + 0.5 / 5 / 4)
+    # As many as take that long by the second call, as compilation may be in the first; but an
+    # epoch has four steps, and no call goes beyond its end.
+    assert taken == [1, 1, num_steps, num_steps, num_steps]
+    assert time.num_steps == num_steps
+    assert time.seconds == pytest.approx(0.25 + 0.5 / 5 / num_steps)

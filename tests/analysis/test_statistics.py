@@ -88,6 +88,13 @@ def test_degenerate_comparisons():
     assert (equal.p_value, equal.sign_flip_p, equal.difference.mean) == (None, 1.0, 0.0)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_leaves_nothing_to_say(value):
+    comparison = compare([1.0, value, 2.0])
+    assert comparison.difference[1:] == (None, None, None)
+    assert comparison[1:] == (None, None, None)
+
+
 def test_sign_flip_by_hand():
     # All of one sign: only all plus and all minus reach the sum, 2 / 2^n and never less.
     assert sign_flip_p([0.5, 0.1, 0.2]) == 2 / 8

@@ -18,6 +18,7 @@ from capsjax.layers import (
     UpsamplingDecoder,
 )
 from capsjax.layers.capsules import GROUPINGS, group_channels, group_pixels
+from capsjax.layers.norms import NORMS
 from capsjax.layers.pooling import make_pooling
 from capsjax.notation import Capsules, LearnedArray, Routed
 from capsjax.ops import predict_votes, safe_norm, squash
@@ -295,6 +296,13 @@ def test_decoder_clips_its_hidden_layers_at_zero():
     params = {"hidden_0": one, "pixels": one}
     images = decoder.apply({"params": params}, jnp.array([-5.0, 0.0, 2.0]).reshape(3, 1, 1))
     np.testing.assert_allclose(images.ravel(), [0.5, 0.5, 1 / (1 + np.exp(-2))], rtol=1e-6)
+
+
+def test_layer_norm_leaves_poses_of_one_dimension_as_they_are():
+    poses = normal(2, 4, 4, 3, 1)
+    found, variables = NORMS["layer"]().init_with_output(KEY, poses)
+    np.testing.assert_array_equal(found, poses)
+    assert not variables
 
 
 def test_a_norm_takes_the_place_of_the_squash_of_primary_capsules():
