@@ -71,6 +71,8 @@ def test_the_command_that_is_recorded_can_be_typed_again(monkeypatch):
 
     monkeypatch.setattr(sys, "argv", list(typed))
     monkeypatch.setattr(command_line, "run", record)
+    # Its thread would end this process at a later test's Ctrl-C.
+    monkeypatch.setattr("capsjax.runs.interrupt.exit_at_ctrl_c", lambda: None)
     commands.main()
     ((name, argv, words),) = recorded
     assert (name, argv[1:], words) == ("sweep", typed[2:], typed)
