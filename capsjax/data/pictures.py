@@ -39,13 +39,15 @@ class Description(NamedTuple):
 def find_pictures(paths: Sequence[str | Path]) -> list[Path]:
     """Find pictures: files by name, and all below folders, in the order of their names.
 
+    Below folders, names that begin with a dot are hidden: systems and editors keep copies there.
+
     Raises:
       ValueError: for a path that is not there, or a folder without pictures.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = [each for each in sorted(path.rglob("*")) if each.suffix.lower() in SUFFIXES]
+            inside = [each for each in sorted(path.rglob("*")) if _is_shown_picture(each, path)]
             if not inside:
                 raise ValueError(f"no pictures below {path} ({', '.join(sorted(SUFFIXES))})")
             found += inside
@@ -54,6 +56,11 @@ def find_pictures(paths: Sequence[str | Path]) -> list[Path]:
         else:
             raise ValueError(f"no file or folder {path}")
     return found
+
+
+def _is_shown_picture(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def read_picture(path: Path, image_shape: Sequence[int]) -> np.ndarray:
@@ -78,12 +85,16 @@ def read_picture(path: Path, image_shape: Sequence[int]) -> np.ndarray:
 def fitted_picture(picture: Image.Image, image_shape: Sequence[int]) -> np.ndarray:
     """Return a picture as an image of the given shape, as `read_picture` does.
 
+    What is transparent becomes white, but for images of 4 channels.
+
     Raises:
       ValueError: for another number of channels than 1, 3 or 4.
     """
     height, width, channels = image_shape
     if channels not in MODES:
         raise ValueError(f"a picture has 1, 3 or 4 channels, and these images {channels}")
+    if channels < 4:
+        picture = on_white(picture)
     resized = picture.convert(MODES[channels]).resize((width, height), Image.Resampling.BOX)
     return np.asarray(resized).reshape(height, width, channels)
 
@@ -119,6 +130,14 @@ def upright(picture: Image.Image) -> Image.Image:
     picture.load()  # Pillow turns a TIFF as it loads it, which has no orientation then.
     turn = TURNS.get(_orientation(picture))
     return picture if turn is None else picture.transpose(turn)
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """Return a picture without transparency, as it looks on white paper."""
+    if not picture.has_transparency_data:
+        return picture
+    paper = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(paper, picture.convert("RGBA")).convert("RGB")
 
 
 def _orientation(picture: Image.Image) -> int:

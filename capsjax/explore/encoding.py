@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from capsjax.data.pictures import upright
+from capsjax.data.pictures import on_white, upright
 
 # The largest picture that is taken, in bytes and in pixels.
 MOST_BYTES = 20_000_000
@@ -83,8 +83,4 @@ def _plain(picture: Image.Image) -> Image.Image:
     picture = upright(picture)
     if picture.mode in ("1", "L"):
         return picture.convert("L")
-    if picture.has_transparency_data:
-        opaque = picture.convert("RGBA")
-        paper = Image.new("RGBA", opaque.size, "white")
-        return Image.alpha_composite(paper, opaque).convert("RGB")
-    return picture.convert("RGB")
+    return on_white(picture).convert("RGB")

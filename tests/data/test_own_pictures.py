@@ -137,6 +137,29 @@ def test_a_picture_with_damaged_exif_is_read_as_it_is_stored(tmp_path):
     assert upright(Image.new("L", (6, 4))).size == (6, 4)
 
 
+@pytest.mark.parametrize(
+    ("form", "mode"), [("x.png", "RGBA"), ("x.png", "LA"), ("x.gif", "RGBA"), ("x.webp", "RGBA")]
+)
+def test_what_is_transparent_becomes_white(tmp_path, form, mode):
+    # A black stroke whose surroundings are black, too, where they cannot be seen.
+    pixels = np.zeros((8, 8, 2 if mode == "LA" else 4), np.uint8)
+    pixels[2:6, 3:5, -1] = 255
+    Image.fromarray(pixels).save(tmp_path / form, lossless=True)
+    expected = np.where(pixels[..., -1:] > 0, 0, 255)
+    np.testing.assert_array_equal(read_picture(tmp_path / form, (8, 8, 1)), expected)
+    colours = read_picture(tmp_path / form, (8, 8, 3))
+    np.testing.assert_array_equal(colours, np.broadcast_to(expected, (8, 8, 3)))
+    with_alpha = read_picture(tmp_path / form, (8, 8, 4))
+    np.testing.assert_array_equal(with_alpha[..., 3:], pixels[..., -1:])
+
+
+def test_hidden_files_and_folders_are_no_pictures_of_a_class(folder):
+    before = load(folder)
+    save(folder / "dog" / ".ipynb_checkpoints" / "10-checkpoint.png", 10)
+    (folder / "cat" / "._20.png").write_bytes(b"no picture")
+    assert load(folder).fingerprint() == before.fingerprint()
+
+
 def test_pictures_are_grey_if_all_are_and_otherwise_in_colour(folder):
     assert load(folder).image_shape == (4, 6, 1)
     # Any of them, in whatever part: both parts have the same form.
