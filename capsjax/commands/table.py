@@ -5,7 +5,7 @@
 
 Prints a Markdown table: what was called, accuracy and errors on the test part, what the document
 behind the config reports, epochs, the time of the training steps, hardware. Runs that differ in
-their seed alone share a row.
+their seed alone share a row; rows of the same command name their folders.
 """
 
 from pathlib import Path

@@ -10,6 +10,7 @@ from capsjax.reports import wording
 from capsjax.reports.documents import DOCUMENTS
 from capsjax.reports.tables import table
 from capsjax.runs.data_record import read_data
+from capsjax.runs.own_files import recorded_codes
 from capsjax.runs.selection import describe_selection
 from capsjax.runs.starts import read_starts, typed_words
 from capsjax.runs.workdir import flatten, naming_remedy, read_config, read_summary
@@ -41,18 +42,22 @@ class Run(NamedTuple):
     """A run, as its folder describes it.
 
     Attributes:
+      workdir: its folder.
       fields: its config, flat.
       starts: env.json, one entry for each start.
       summary: its results; None if it is not finished.
       epochs: number of epochs done.
       training: fingerprint of its training data; None if it is not known.
+      codes: what files of the user's registered for it, see `recorded_codes`.
     """
 
+    workdir: Path
     fields: dict[str, Any]
     starts: list[dict[str, Any]]
     summary: dict[str, Any] | None
     epochs: float
     training: Mapping[str, Any] | None
+    codes: list[tuple[str, str, str | None]]
 
     @property
     def levels(self) -> str:
@@ -65,12 +70,12 @@ class Run(NamedTuple):
         """Key that is equal for runs that differ only in their seed."""
         same = {name: value for name, value in self.fields.items() if name != "seed"}
         same["name"] = self.levels or same["name"]
-        return repr((sorted(same.items()), self.training))
+        return repr((sorted(same.items()), self.training, self.codes))
 
     @property
     def command(self) -> str:
-        """The command, without the seed and without the places of files; for a trial its levels."""
-        words = typed_words(self.starts[0]["command"], "sweep" if self.levels else "train")
+        """The last command, without the seed and the places of files; for a trial its levels."""
+        words = typed_words(self.starts[-1]["command"], "sweep" if self.levels else "train")
         if words[0] == "python":
             words = [Path(words[1]).name, *words[2:]]
         kept, is_value = [], False
@@ -97,15 +102,29 @@ def read_run(workdir: Path) -> Run:
     epochs = records[-1]["epoch"] if records else 0.0
     with naming_remedy():
         training = read_data(workdir).get("training")
-        return Run(fields, read_starts(workdir), read_summary(workdir), epochs, training)
+        codes = recorded_codes(workdir)
+        summary = read_summary(workdir)
+        return Run(workdir, fields, read_starts(workdir), summary, epochs, training, codes)
 
 
 def runs_table(runs: Sequence[Run]) -> str:
-    """Make a Markdown table in which runs that differ only in their seed share a row."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.without_seed, []).append(run)
-    return table(HEADER, [_row(group) for group in groups.values()])
+    """Make a Markdown table in which runs that differ only in their seed share a row.
+
+    A run that is given twice counts once, and one that was made again with the same seed has a row
+    of its own. Rows of the same command name the folders.
+    """
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for run in {run.workdir.resolve(): run for run in runs}.values():
+        alike = [group for (key, _), group in groups.items() if key == run.without_seed]
+        seed = run.fields["seed"]
+        again = sum(any(each.fields["seed"] == seed for each in group) for group in alike)
+        groups.setdefault((run.without_seed, again), []).append(run)
+    rows = [_row(group) for group in groups.values()]
+    commands = [row[0] for row in rows]
+    for row, group in zip(rows, groups.values(), strict=True):
+        if commands.count(row[0]) > 1:
+            row[0] += f" in {', '.join(f'`{run.workdir}`' for run in group)}"
+    return table(HEADER, rows)
 
 
 def _row(runs: Sequence[Run]) -> list[str]:

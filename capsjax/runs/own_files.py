@@ -113,6 +113,15 @@ def stored_own_files(workdir: Path) -> dict[str, bytes]:
     return stored
 
 
+def recorded_codes(workdir: Path) -> list[tuple[str, str, str | None]]:
+    """Return kind, name and `code_digest` of all that files of the user's registered for a run.
+
+    Raises:
+      DamagedFileError: for a damaged record.
+    """
+    return [(*key, entry.get("code")) for key, entry in sorted(_read(workdir).items())]
+
+
 def code_digest(content: bytes) -> str:
     """Return the SHA-256 of a file's code: comments, docstrings and `get_config` do not count.
 

@@ -10,6 +10,7 @@ from capsjax.config import FAMILIES, make_config
 from capsjax.reports.documents import DOCUMENTS
 from capsjax.reports.runs import read_run, runs_table
 from capsjax.runs.data_record import record_data
+from capsjax.runs.files import sealed, write_json
 from capsjax.runs.workdir import WorkdirError
 
 START = {
@@ -100,6 +101,40 @@ def test_seeds_share_a_row_and_other_configs_do_not(write_run):
     assert same[2:5] == ["0, 1", "99.00 ± 0.14", "90, 110"]
     assert same[8] == "1:00"
     assert other[3:6] == ["99.50", "50", "99.66 (mean, a fixed epoch)"]
+
+
+def test_a_run_that_is_given_twice_counts_once(write_run):
+    folder = write_run("a", errors=90)
+    (row,) = rows(folder, folder / ".." / "a")
+    assert row[2:5] == ["0", "99.10", "90"]
+
+
+def test_a_run_that_was_made_again_has_a_row_of_its_own(write_run):
+    folders = [write_run(name, seed, errors=90) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    both, again = rows(*folders)
+    assert (both[2], again[2]) == ("0, 1", "0")
+    assert both[0].endswith(f"` in `{folders[0]}`, `{folders[2]}`")
+    assert again[0].endswith(f"` in `{folders[1]}`")
+
+
+def test_runs_of_other_code_do_not_share_a_row(write_run):
+    folders = [write_run(name, seed, errors=90) for seed, name in enumerate("abc")]
+    for folder, code in zip(folders, ("old", "new", "old"), strict=True):
+        entry = {"kind": "routing algorithm", "name": "mine", "file": "/mine.py", "code": code}
+        entry |= {"sha256": code, "copy": f"code/{code}/mine.py"}
+        write_json(folder / "own_files.json", sealed({"files": [entry]}))
+    assert [row[2] for row in rows(*folders)] == ["0, 2", "1"]
+
+
+def test_the_command_is_that_of_the_last_start(write_run):
+    folder = write_run("a", errors=90)
+    starts = json.loads((folder / "env.json").read_text())
+    more = {
+        **starts[0],
+        "command": ["capsjax", "train", "--config=mnist", "--config.train.epochs=9"],
+    }
+    (folder / "env.json").write_text(json.dumps([*starts, more]))
+    assert rows(folder)[0][0] == "`capsjax train --config=mnist --config.train.epochs=9`"
 
 
 def test_a_run_that_is_not_finished_has_no_accuracy(write_run):
