@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -90,12 +91,17 @@ class Compute:
             return self.conv
         return choose_form(x, kernel, stride, self.operands)
 
-    def recomputes_votes(self, routing) -> bool:
+    def recomputes_votes(self, routing, n: Any = 1) -> bool:
         """Return whether a routing algorithm recomputes its votes: the one place that decides.
 
         It does where it can: routing is then four times as fast on a CPU, a training step of the
         paper's network takes a sixth less time on a GPU, and large images need no more memory than
         a group of them does.
+
+        Args:
+          routing: a routing algorithm.
+          n: number of images. A program that is exported for any number of them, which is a symbol
+            there, is one for other devices, too, and holds its votes.
 
         Raises:
           ValueError: if it is required to and cannot.
@@ -106,7 +112,7 @@ class Compute:
                 f"{type(routing).__name__} has no form that recomputes its votes: "
                 "model.compute.votes is 'held' or 'auto'"
             )
-        return can and self.votes != "held"
+        return can and self.votes != "held" and not jax.export.is_symbolic_dim(n)
 
     def routes_in_groups(self, routing) -> bool:
         """Return whether a layer routes groups of images, with the votes of one group at a time.

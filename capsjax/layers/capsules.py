@@ -169,7 +169,7 @@ class DenseCaps(nn.Module):
         learned = declare_learned(self, (i, self.num_capsules, p, self.pose_size))
         dtype = self.compute.operands
         plain = memory is None and self.votes == FullVotes() and self.coordinates is None
-        from_poses = plain and self.compute.recomputes_votes(self.routing)
+        from_poses = plain and self.compute.recomputes_votes(self.routing, n)
 
         def route(u: Array, a: Array, memory: Any) -> tuple[Array, Routed]:
             votes = self.votes(u, W, dtype)

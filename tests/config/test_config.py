@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from capsjax.config import FAMILIES, load_config, make_config
+from capsjax.config import FAMILIES, make_config
 from capsjax.config.tagged import resolved
 from capsjax.data import load_training
 from capsjax.runs.workdir import flatten
@@ -457,7 +457,7 @@ def test_unknown_presets_and_variants(name, argument, message):
 )
 def test_a_preset_for_other_data_is_not_one_of_mnist(argument, message):
     with pytest.raises(ValueError, match=message):
-        load_config("mnist", argument)
+        load("mnist").get_config(argument)
 
 
 def test_poolings_by_name():

@@ -12,6 +12,7 @@ from capsjax.config import load_config
 from capsjax.config.files import find_config
 from capsjax.config.tagged import resolved
 from capsjax.models import Model
+from capsjax.runs.exported import program_of
 from capsjax.runs.predictor import load_predictor
 from capsjax.runs.train import train_and_evaluate
 from capsjax.runs.workdir import flatten
@@ -134,6 +135,8 @@ def test_a_network_of_ones_own_is_one_file_that_commands_find_again(tmp_path):
     assert isinstance(models.MODELS["two_levels"]((28, 28, 1), 10, task=None, compute={}), Model)
     del models.MODELS["two_levels"], registry.OWN_FILES["model", "two_levels"]
     predictor = load_predictor(run)
+    program = jax.export.deserialize(program_of(predictor))
+    assert program.call(np.zeros((3, 8, 8, 1), np.float32))["scores"].shape == (3, 10)
     del models.MODELS["two_levels"], registry.OWN_FILES["model", "two_levels"]
     assert predictor.predict(np.zeros((2, 8, 8, 1), np.uint8)).poses.shape == (2, 10, 16)
     assert "couplings" in predictor.look_inside(np.zeros((1, 8, 8, 1), np.uint8))[1]["class_layer"]

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -296,6 +297,26 @@ def test_decoder_clips_its_hidden_layers_at_zero():
     params = {"hidden_0": one, "pixels": one}
     images = decoder.apply({"params": params}, jnp.array([-5.0, 0.0, 2.0]).reshape(3, 1, 1))
     np.testing.assert_allclose(images.ravel(), [0.5, 0.5, 1 / (1 + np.exp(-2))], rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["dynamic", "uniform", "em"])
+def test_layers_with_forms_of_their_own_choice_are_exported_for_any_number_of_images(algorithm):
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, images):
+            capsules = PrimaryCaps(types=4, pose_size=4, kernel_size=3)(images)
+            capsules, _ = DenseCaps(3, 6, make_routing(algorithm))(capsules)
+            return capsules.poses
+
+    network, images = Network(), normal(5, 9, 9, 1)
+    poses, variables = jax.jit(network.init_with_output)(KEY, images)
+    (n,) = jax.export.symbolic_shape("n")
+    program = jax.export.export(
+        jax.jit(functools.partial(network.apply, variables)), platforms=("cpu", "cuda", "tpu")
+    )(jax.ShapeDtypeStruct((n, 9, 9, 1), jnp.float32))
+    np.testing.assert_allclose(program.call(images), poses, rtol=1e-4, atol=1e-6)
+    assert program.call(images[:2]).shape == (2, 3, 6)
 
 
 def test_layer_norm_leaves_poses_of_one_dimension_as_they_are():

@@ -9,6 +9,7 @@ large kernels. PERFORMANCE.md has the measurements.
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,16 +95,19 @@ def conv2d(
 
 
 def choose_form(
-    x: tuple[int, ...], kernel: tuple[int, ...], stride: int, dtype: OperandType = "float32"
+    x: tuple[Any, ...], kernel: tuple[int, ...], stride: int, dtype: OperandType = "float32"
 ) -> str:
     """Choose the form for given shapes on the default device: the one place that decides.
+
+    The number of images is a symbol in a program that is exported for any number of them.
 
     >>> choose_form((128, 28, 28, 1), (9, 9, 1, 256), 1) == "fourier"
     False
     """
     (n, h, w, c), (kh, kw, _, o) = x, kernel
     backend = jax.default_backend()
-    if backend not in FOURIER_PAYS_BELOW:
+    # A program for any number of images is one for other devices, too.
+    if backend not in FOURIER_PAYS_BELOW or jax.export.is_symbolic_dim(n):
         return "lax"
     plan = make_plan((h, w), (kh, kw), stride)
     direct = math.prod(plan.outputs) * kh * kw * c * o
