@@ -35,7 +35,7 @@ from capsjax.runs.compilation import keep_compiled_programs
 from capsjax.runs.files import naming, warn, write_text
 from capsjax.runs.predictor import load_predictor
 from capsjax.runs.trained_data import load_data
-from capsjax.runs.workdir import read_config
+from capsjax.runs.workdir import is_sweep
 
 FLAGS = flags.FLAGS
 FIGURE = "error.png"
@@ -84,7 +84,7 @@ def is_run(workdir: Path) -> bool:
             f"no run or sweep in {workdir} (it has no config.json and no index.json): give the "
             "--workdir of `capsjax train` or `capsjax sweep`"
         )
-    return "base" not in read_config(workdir)
+    return not is_sweep(workdir)
 
 
 def _refuse(names: Sequence[str], others: str) -> None:

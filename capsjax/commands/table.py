@@ -23,7 +23,7 @@ def define_flags() -> None:
 
 def main() -> None:
     if not any(FLAGS.workdirs):
-        raise ValueError("--workdirs=RUN,RUN,... is missing: folders of experiments/train.py")
+        raise ValueError("--workdirs=RUN,RUN,... is missing: folders of `capsjax train`")
     folders = [folder for text in FLAGS.workdirs if text for folder in split_folders(text)]
     print(runs_table([read_run(folder) for folder in folders]))
 

@@ -10,7 +10,7 @@ from capsjax.analysis.statistics import Point, grid
 from capsjax.registry import look_up, suggest
 from capsjax.runs.files import DamagedFileError, read_sealed
 
-REMEDY = "start experiments/sweep.py with the same --workdir again, which writes it anew"
+REMEDY = "start `capsjax sweep` with the same --workdir again, which writes it anew"
 
 
 class Result(NamedTuple):
@@ -119,8 +119,7 @@ def read_sweep(workdir: Path) -> Sweep:
         fields = read_sealed(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
-            f"no sweep in {workdir} (it has no index.json): give the --workdir of "
-            "experiments/sweep.py"
+            f"no sweep in {workdir} (it has no index.json): give the --workdir of `capsjax sweep`"
         ) from None
     except DamagedFileError as error:
         raise ValueError(f"{path} is damaged ({error.reason}): {REMEDY}") from None

@@ -8,6 +8,9 @@ from ml_collections import ConfigDict
 from capsjax.registry import look_up
 from capsjax.tasks import TASKS
 
+# The note of a checkpoint with the tested parameters of a step and the optimizer of another one.
+TESTED_ALONE = "tested_alone"
+
 
 def check_selection(config: ConfigDict) -> None:
     """Raise ValueError for a selection that cannot be made; the message names the remedy."""
@@ -17,7 +20,10 @@ def check_selection(config: ConfigDict) -> None:
     kind = f"selection_metric for {config.task.name}"
     look_up(dict.fromkeys(metrics), config.selection_metric, kind)
     if config.selection == "best" and config.data.validation_size == 0:
-        raise ValueError("selection 'best' needs validation data: data.validation_size above 0")
+        raise ValueError(
+            "selection 'best' needs validation data: data.validation_size above 0, or "
+            "--config.selection=last for the last parameters"
+        )
 
 
 def describe_selection(fields: Mapping[str, Any] | ConfigDict) -> str:

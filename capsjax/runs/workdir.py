@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from capsjax.config.renamed import modernize, tuples
 from capsjax.config.tagged import resolved
+from capsjax.runs.config_differences import describe_difference, differing_fields, is_free
 from capsjax.runs.data_record import Fingerprints, record_data
 from capsjax.runs.files import (
     DamagedFileError,
@@ -43,10 +44,6 @@ from capsjax.runs.longer import EPOCHS, lengthen
 from capsjax.runs.output import LOG
 from capsjax.runs.own_files import check_own_files, record_own_files
 from capsjax.runs.starts import config_digests, read_starts, record_start
-
-# Fields that may differ when a run resumes: where files are and how often they are written does not
-# affect what is computed. A sweep has them under "base.", and may be given more seeds.
-FREE_FIELDS = ("data.dir", "data.file", "checkpoint.", "log.", "evaluate.batch_size", "num_seeds")
 
 # Temporary files of `write_text`, which a kill leaves behind.
 LEFT_OVER = "*.json*.tmp"
@@ -160,6 +157,20 @@ def read_config(path: Path) -> ConfigDict:
     Raises:
       WorkdirError: if the folder contains no run, or its config.json is damaged.
     """
+    config = _read_recorded(path)
+    if "base" in config:
+        trials = sorted(each.parent for each in path.glob("trials/*/config.json"))
+        example = trials[0] if trials else path / "trials"
+        raise WorkdirError(f"{path} is a sweep: name one of its trials, such as {example}")
+    return config
+
+
+def is_sweep(path: Path) -> bool:
+    """Return whether a folder is that of a sweep, and not of a run; raise as `read_config`."""
+    return "base" in _read_recorded(path)
+
+
+def _read_recorded(path: Path) -> ConfigDict:
     try:
         fields = _read_fields(path)
         _check_recorded(path, fields)
@@ -221,7 +232,7 @@ def _check_same(path: Path, config: ConfigDict) -> None:
     new = resolved(config)
     try:
         fields = _read_fields(path)
-        problem = _difference(path, flatten(_resolved(path, fields)), flatten(new))
+        problem = describe_difference(path, flatten(_resolved(path, fields)), flatten(new))
         if problem:
             _check_recorded(path, fields)
     except DamagedFileError as error:
@@ -239,7 +250,7 @@ def _check_same(path: Path, config: ConfigDict) -> None:
 def _is_longer(path: Path, config: ConfigDict) -> bool:
     """Return whether a config is that of the run in a folder, but for more epochs."""
     old, new = stored_fields(path), flatten(resolved(config))
-    if _differing(old, new) != [EPOCHS] or new[EPOCHS] <= old[EPOCHS]:
+    if differing_fields(old, new) != [EPOCHS] or new[EPOCHS] <= old[EPOCHS]:
         return False
     try:
         _check_recorded(path, _read_fields(path))
@@ -256,35 +267,13 @@ def stored_fields(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the names of fields that differ though they may not."""
-    names = sorted(old.keys() | new.keys())
-    return [name for name in names if old.get(name) != new.get(name) and not _is_free(name)]
-
-
-def _difference(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    differing = [
-        f"{name}: {old.get(name)!r} there, {new.get(name)!r} here" for name in _differing(old, new)
-    ]
-    if not differing:
-        return ""
-    return (
-        f"{path} holds a run of another config ({'; '.join(differing)}). Name another "
-        "--workdir, or give the same config to resume"
-    )
-
-
-def _is_free(name: str) -> bool:
-    return name.removeprefix("base.").startswith(FREE_FIELDS)
-
-
 def _read_fields(path: Path) -> dict[str, Any]:
     """Read the fields of config.json as they were written."""
     try:
         fields = read_json(path / "config.json")
     except (FileNotFoundError, NotADirectoryError):
         raise WorkdirError(
-            f"no run in {path} (it has no config.json): give the --workdir of experiments/train.py"
+            f"no run in {path} (it has no config.json): give the --workdir of `capsjax train`"
         ) from None
     if not isinstance(fields, dict) or not fields:
         raise DamagedFileError(path / "config.json", "it is no object with fields")
@@ -312,4 +301,4 @@ def _config_of(path: Path, fields: Mapping[str, Any]) -> ConfigDict:
 def _digest(fields: Mapping[str, Any]) -> str:
     """Return the digest of a config's fields that may not differ when a run resumes."""
     flat = flatten(fields)
-    return digest({name: value for name, value in flat.items() if not _is_free(name)})
+    return digest({name: value for name, value in flat.items() if not is_free(name)})

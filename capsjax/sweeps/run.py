@@ -321,7 +321,7 @@ class Sweep:
         finished = sum(status.name == "finished" for status in statuses)
         print(
             f"{self._workdir}: {finished} of {len(statuses)} trials finished in "
-            f"{format_seconds(seconds)}; python experiments/report.py --workdir={self._workdir}"
+            f"{format_seconds(seconds)}; capsjax report --workdir={self._workdir}"
         )
         for trial, status in zip(self._trials, statuses, strict=True):
             if status.message:

@@ -482,7 +482,7 @@ def test_a_damaged_index_is_named_with_the_remedy(tmp_path, text, message):
     (tmp_path / "index.json").write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
         report.write_report(tmp_path)
-    assert ": start experiments/sweep.py with the same --workdir again" in str(caught.value)
+    assert ": start `capsjax sweep` with the same --workdir again" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "report").exists()
 
@@ -493,12 +493,12 @@ def test_a_changed_number_in_an_index_is_noticed(tmp_path):
     path.write_text(json.dumps(index))
     assert read_sweep(tmp_path).num_seeds == 3
     path.write_text(json.dumps(index).replace('"num_errors": 131', '"num_errors": 31'))
-    with pytest.raises(ValueError, match=r"is damaged \(it differs from what was .*: start exp"):
+    with pytest.raises(ValueError, match=r"is damaged \(it differs .*: start `capsjax"):
         read_sweep(tmp_path)
 
 
 def test_a_folder_without_a_sweep_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"no sweep in .*give the --workdir of experiments/sweep"):
+    with pytest.raises(ValueError, match=r"no sweep in .*give the --workdir of `capsjax sweep"):
         report.write_report(tmp_path / "nothing")
 
 

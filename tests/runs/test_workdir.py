@@ -24,6 +24,7 @@ from capsjax.runs.starts import program_command
 from capsjax.runs.workdir import (
     WorkdirError,
     flatten,
+    is_sweep,
     new_workdir,
     open_workdir,
     read_config,
@@ -100,6 +101,29 @@ def test_another_config_is_refused_and_the_differing_fields_are_named(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_of_many_fields_that_differ_the_first_are_named(tmp_path):
+    open_workdir(tmp_path, small_config(), COMMAND)
+    with pytest.raises(WorkdirError, match=r"; f5: None there, 5 here; and 4 more\)"):
+        open_workdir(tmp_path, small_config(**{f"f{k}": k for k in range(12)}), COMMAND)
+
+
+def test_a_sweep_is_not_taken_for_a_run_nor_a_run_for_a_sweep(tmp_path):
+    sweep = ConfigDict({"num_seeds": 2, "base": small_config()})
+    run, table = tmp_path / "run", tmp_path / "table"
+    open_workdir(run, small_config(), COMMAND)
+    open_workdir(table, sweep, COMMAND)
+    assert (is_sweep(run), is_sweep(table)) == (False, True)
+    with pytest.raises(WorkdirError, match="holds a run, and this is a sweep: name another"):
+        open_workdir(run, sweep, COMMAND)
+    with pytest.raises(WorkdirError, match="holds a sweep, and this is a run: name another"):
+        open_workdir(table, small_config(), COMMAND)
+    with pytest.raises(WorkdirError, match=r"table is a sweep: .* such as .*table/trials$"):
+        read_config(table)
+    open_workdir(table / "trials" / "rounds=1,seed=0", small_config(), COMMAND)
+    with pytest.raises(WorkdirError, match=r"table/trials/rounds=1,seed=0$"):
+        read_config(table)
+
+
 def test_field_that_only_one_config_has_is_named(tmp_path):
     open_workdir(tmp_path, small_config(), COMMAND)
     fields = small_config().to_dict()
@@ -148,7 +172,8 @@ def test_run_made_before_a_field_was_added_is_read_and_resumes(tmp_path, prefix)
     write_json(tmp_path / "config.json", fields)
     (tmp_path / "env.json").unlink()  # it knows the digest of the config
 
-    assert resolved(read_config(tmp_path)) == resolved(with_field(0))
+    if not prefix:
+        assert resolved(read_config(tmp_path)) == resolved(with_field(0))
     open_workdir(tmp_path, with_field(0), COMMAND)
     assert read_json(tmp_path / "config.json") == fields
     message = f"config \\({prefix}schedule.anneal_epochs: 0 there, 5 here\\)"
