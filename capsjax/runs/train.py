@@ -13,7 +13,7 @@ from capsjax.data.labels import describe_unseen
 from capsjax.kernels.compute import completed_forms
 from capsjax.metrics import describe_imbalance
 from capsjax.runs import devices, processes
-from capsjax.runs.checkpoint import Checkpoints, Restored
+from capsjax.runs.checkpoint import CheckpointError, Checkpoints, Restored
 from capsjax.runs.choices import with_choices_of_run
 from capsjax.runs.data_record import (
     check_processes,
@@ -28,7 +28,7 @@ from capsjax.runs.lock import hold
 from capsjax.runs.longer import count_test_reads
 from capsjax.runs.loop import train
 from capsjax.runs.progress import format_seconds
-from capsjax.runs.selection import check_selection, describe_selection
+from capsjax.runs.selection import TESTED_ALONE, check_selection, describe_selection
 from capsjax.runs.single_run import STOPPING, SingleRun
 from capsjax.runs.starts import program_command
 from capsjax.runs.warm_start import WarmStart, read_warm_start
@@ -113,6 +113,12 @@ def _train(
         metric=config.selection_metric,
     )
     restored = checkpoints.restore_last_whole(like)
+    if restored and restored.notes.get(TESTED_ALONE):
+        raise CheckpointError(
+            f"the last checkpoint in {workdir} is damaged, and that of step {restored.step} has "
+            "the tested parameters alone, from which nothing can be trained. Start anew in "
+            "another --workdir"
+        )
     # The forms of the first start, not those that are best on the present machine.
     built = build(config, *sizes, forms_at_start(restored, forms))
     run = SingleRun(config, workdir, built, training, validation, checkpoints, mesh)

@@ -12,6 +12,7 @@ from capsjax.runs import processes
 from capsjax.runs.checkpoint import Checkpoints
 from capsjax.runs.data_record import by_settings, check_test, record_data
 from capsjax.runs.files import sealed, write_json
+from capsjax.runs.selection import TESTED_ALONE
 from capsjax.sweeps.folders import trial_folder
 from capsjax.sweeps.members import Members
 from capsjax.training import TrainState
@@ -116,7 +117,8 @@ def _keep_parameters(folder: Path, members: Members, index: int, outcome: Outcom
         statistics = jax.tree.map(lambda x: x[index], outcome.best)
         params = statistics.pop("params")
         chosen = last._replace(step=np.int32(selected), params=params, statistics=statistics)
-        checkpoints.save(selected, chosen, notes, value)
+        # The optimizer's state is that of the last step: nothing can be trained from here.
+        checkpoints.save(selected, chosen, {**notes, TESTED_ALONE: True}, value)
         checkpoints.save(outcome.total, last, notes)
     else:
         checkpoints.save(outcome.total, last, notes, value)

@@ -7,14 +7,18 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
+from capsjax.config.tagged import resolved
 from capsjax.runs import pace, single_run, train
-from capsjax.runs.checkpoint import Checkpoints
+from capsjax.runs.checkpoint import CheckpointError, Checkpoints
+from capsjax.runs.files import write_json
 from capsjax.runs.predictor import load_predictor
+from capsjax.runs.selection import TESTED_ALONE
 from capsjax.runs.workdir import WorkdirError
 from capsjax.runs.writers import read_metrics
-from capsjax.training.build import build_train_steps
+from capsjax.training.build import build, build_train_steps
 from tests.run_processes import LONG, assert_same_run, start, wait_for_steps
 from tests.tiny import ROOT, tiny_config
 
@@ -296,7 +300,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_numbers(tmp_path, monk
         ("model__routing__name", "dinamic", "did you mean 'dynamic'"),
         ("model__conv__kernel_size", 9, "at least 9x9 pixels"),
         ("schedule__name", "cosinus", "did you mean 'cosine'"),
-        ("data__validation_size", 0, "needs validation data"),
+        ("data__validation_size", 0, "needs validation data: .* or --config.selection=last"),
     ],
 )
 def test_a_value_that_does_not_work_is_named_before_anything_is_written(
@@ -402,3 +406,13 @@ def test_a_wrong_flag_is_one_line_with_the_remedy(flags, message):
     assert message in done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_nothing_is_trained_from_parameters_without_their_optimizer(tmp_path):
+    config = tiny_config()
+    built = build(config, (8, 8, 1), 10, 128)
+    write_json(tmp_path / "config.json", resolved(config))
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2, steps_per_epoch=4)
+    checkpoints.save(4, built.init_state(0)._replace(step=np.int32(4)), {TESTED_ALONE: True}, 0.5)
+    with pytest.raises(CheckpointError, match="step 4 has the tested parameters alone"):
+        train.train_and_evaluate(config, tmp_path)
