@@ -17,6 +17,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from capsjax import registry
@@ -163,7 +164,9 @@ def call_routing(
       **context: what else the layer knows; None for what is absent.
 
     Raises:
-      ValueError: if the algorithm does not take something that a correct result needs.
+      ValueError: if the algorithm does not take something that a correct result needs, or returns
+        poses or activations of another shape than those of the upper capsules.
+      TypeError: if it returns something else than `Routed`.
     """
     given = {name: value for name, value in context.items() if value is not None}
     taken = {name: value for name, value in given.items() if takes(routing, name)}
@@ -173,7 +176,25 @@ def call_routing(
             f"{type(routing).__name__} takes no {missing[0]}, which this layer needs: give its "
             f"__call__ the keyword argument {missing[0]}"
         )
-    return routing(votes, activations, learned, **taken)
+    routed = routing(votes, activations, learned, **taken)
+    _check_routed(routed, votes.shape, type(routing).__name__)
+    return routed
+
+
+def _check_routed(routed: Any, votes: tuple[Any, ...], name: str) -> None:
+    if not isinstance(routed, Routed):
+        raise TypeError(
+            f"{name} returns a {type(routed).__name__}, and an algorithm returns Routed(v, a, c): "
+            "poses, activations and couplings (from capsjax import Routed)"
+        )
+    *batch, _, j, d = votes
+    for field, shape in (("v", (*batch, j, d)), ("a", (*batch, j))):
+        found = jnp.shape(getattr(routed, field))
+        if found != shape:
+            raise ValueError(
+                f"{name} returns {field} of shape {found}, and for votes (..., i, j, d) of shape "
+                f"{votes} it is {shape}"
+            )
 
 
 def with_settings(routing: Routing, **settings: Any) -> Routing:

@@ -9,6 +9,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -191,3 +192,28 @@ def test_a_volume_routes_over_all_positions_and_types_at_once():
     couplings = shown["intermediates"]["couplings"]
     assert couplings.shape == (2, 9, 2, 3)
     np.testing.assert_allclose(couplings.sum((1, 3)), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (tuple, TypeError, "Averages returns a tuple, and an algorithm returns Routed"),
+        (lambda routed: routed.v, TypeError, r"Averages returns a \w+, and an algorithm returns"),
+        (lambda routed: routed._replace(a=routed.v), ValueError, r"returns a of shape \(2, 3, 4\)"),
+        (lambda routed: routed._replace(v=routed.a), ValueError, r"it is \(2, 3, 4\)$"),
+    ],
+)
+def test_what_an_algorithm_returns_is_checked(change, error, message, monkeypatch):
+    # As outside of the tests, where shapes are not checked by their annotations.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+    class Averages:
+        def learned_arrays(self, i, j, p, d):
+            return {}
+
+        def __call__(self, votes, activations, learned):
+            v = votes.mean(axis=-3)
+            return change(Routed(v, safe_norm(v), jnp.ones(votes.shape[:-1])))
+
+    with pytest.raises(error, match=message):
+        call_routing(Averages(), jnp.ones((2, 5, 3, 4)), jnp.ones((2, 5)), {})

@@ -91,6 +91,7 @@ def test_children_that_are_not_active_or_masked_are_not_there(any_route):
     close((inactive.v, inactive.a), (expected.v, expected.a))
     close((masked.v, masked.a, masked.c[:, there]), (expected.v, expected.a, expected.c))
     assert not masked.c[:, 2].any()
+    assert not any_route(votes, A, mask=mask, num_iterations=1).c[:, 2].any()
 
 
 def test_a_masked_parent_gets_no_vote(route):

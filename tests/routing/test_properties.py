@@ -166,11 +166,13 @@ def test_a_mask_is_equal_to_leaving_children_out(name):
 
     @jax.jit
     @jax.grad
-    def gradient(operands):
-        routed = route(routing, learned, *operands, mask=mask)
+    def gradient(arrays_and_operands):
+        arrays, operands = arrays_and_operands
+        routed = run(routing, arrays, *operands, mask=mask)
         return jnp.sum(routed.v) + jnp.sum(routed.a)
 
-    chex.assert_tree_all_finite(gradient((votes, a, u)))
+    arrays = {name: array for name, (array, _) in learned.items()}
+    chex.assert_tree_all_finite(gradient((arrays, (votes, a, u))))
 
 
 @every_algorithm
