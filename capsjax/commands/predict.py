@@ -91,7 +91,9 @@ def check_outputs(output: Path, arguments: Sequence[str]) -> tuple[Path, Path]:
             f"--output={output} is the table, and the arrays go into the .npz beside it: end its "
             "name in .csv"
         )
-    beside = output.with_suffix(".npz")
+    # Tables v1.0 and v1.1 have arrays of their own.
+    is_csv = output.suffix.lower() == ".csv"
+    beside = output.with_suffix(".npz") if is_csv else output.with_name(f"{output.name}.npz")
     paths = find_pictures(arguments)
     for path in (output, beside):
         if path.exists() and any(path.samefile(each) for each in paths):
@@ -175,6 +177,8 @@ def _read_arrays(path: Path) -> np.ndarray:
         content = content[..., None]
     if content.dtype == np.uint8:
         return content / np.float32(255)
+    if not np.issubdtype(content.dtype, np.floating):
+        raise ValueError(f"images are uint8 or floating point, not {content.dtype}: {path}")
     return content
 
 

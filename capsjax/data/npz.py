@@ -46,6 +46,11 @@ def load_npz(path: str, part: str, split: str = "auto") -> Arrays:
     except FileNotFoundError:
         raise DataError(f"no file {path!r} (--config.data.file)") from None
     except Exception as error:  # whatever zipfile, zlib and numpy raise for a damaged file
+        if "Object arrays" in str(error):
+            raise DataError(
+                f"{path!r} holds an array of Python objects, which are not read: save names of "
+                "classes as text, labels.astype(str)"
+            ) from None
         raise DataError(f"{path!r} is not a readable .npz file: {error}") from error
     _rename_masks(arrays, path)
     class_names = _number_names(arrays)
@@ -73,6 +78,8 @@ def load_npz(path: str, part: str, split: str = "auto") -> Arrays:
         num_classes = 1 + max(int(each.max(initial=0)) for each in labels)
         if part == "train":
             check_no_gaps(labels, path)
+    if num_classes == 1 and labels[0].ndim == 1 and len(labels[0]):
+        raise DataError(f"{path!r} has one class: a network needs two")
     classes = {"num_classes": num_classes, "class_names": class_names}
     train = Arrays(_images(arrays["images"], "images"), labels[0], **classes)
     if "test_images" in arrays:

@@ -181,3 +181,16 @@ def test_a_checkpoint_of_a_network_without_a_run_is_refused(predictor, monkeypat
     command_flags.give(monkeypatch, predict, "--network=export", "--checkpoint=best")
     with pytest.raises(ValueError, match="--checkpoint is a flag for a run: give --workdir"):
         predict._load()
+
+
+def test_tables_of_other_names_have_arrays_of_their_own(tmp_path):
+    names = ("v1.0", "v1.1", "labels.csv", "labels.tsv")
+    found = [predict.check_outputs(tmp_path / name, [])[1].name for name in names]
+    assert found == ["v1.0.npz", "v1.1.npz", "labels.npz", "labels.tsv.npz"]
+
+
+@pytest.mark.parametrize("dtype", [int, bool])
+def test_whole_numbers_are_refused_beside_pictures_too(pictures, tmp_path, dtype):
+    np.save(tmp_path / "whole.npy", np.ones((1, 8, 8, 1), dtype))
+    with pytest.raises(ValueError, match=r"uint8 or floating point, not \w+: .*whole.npy"):
+        predict.read_images([str(pictures), str(tmp_path / "whole.npy")], (8, 8, 1))

@@ -405,8 +405,14 @@ def test_npz_names_the_missing_arrays(npz, arrays, message):
 def test_npz_refuses_pickled_objects(npz):
     """Loading a pickle runs code of whoever wrote the file."""
     objects = np.empty(12, object)
-    with pytest.raises(DataError, match="Object arrays cannot be loaded"):
+    with pytest.raises(DataError, match=r"Python objects, .* labels.astype\(str\)"):
         load_part("npz", "train", file=npz(images=objects, labels=LABELS))
+
+
+def test_npz_of_one_class_is_refused(npz):
+    path = npz(images=np.zeros((4, 4, 4), np.uint8), labels=np.zeros(4, int))
+    with pytest.raises(DataError, match="has one class: a network needs two"):
+        load_part("npz", "train", file=path)
 
 
 @pytest.mark.parametrize(
