@@ -238,8 +238,9 @@ def _note_intervals(
     """Write below a figure what it cuts off, and why that is so wide."""
     widest = max(beyond, key=lambda point: beyond[point][1] - beyond[point][0])
     low, high = beyond[widest]
+    count = sum(sample.half_width is not None for sample in errors.values())
     note = (
-        f"Arrows: {len(beyond)} of {len(errors)} intervals go on beyond the frame. The widest is "
+        f"Arrows: {len(beyond)} of {count} intervals go on beyond the frame. The widest is "
         f"{low:.3g} to {high:.3g}, with {len(errors[widest].values)} seeds; more seeds make it "
         "narrower."
     )

@@ -1,5 +1,6 @@
 """A sweep with a tuned factor and a control: its measures as tables."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ def _choose(levels: Point, by_level: Mapping[str, Sequence[Trial]], num_seeds: i
     for level, trials in by_level.items():
         results = [trial.result("validation") for trial in trials]
         if len(results) == num_seeds and all(results):
-            errors[level] = sum(result.error_percent for result in results)
+            errors[level] = math.fsum(result.error_percent for result in results)
     if not errors:
         return Arm(levels, None, ())
     # The first of equal ones.

@@ -71,7 +71,7 @@ def export(
         raise WorkdirError(f"{folder} is not empty: give another --output, or delete it")
     # What may fail comes before the first write, as the next export refuses a folder in use.
     with naming_remedy():
-        summary, start = read_summary(workdir), read_starts(workdir)[0]
+        summary, start = read_summary(workdir), read_starts(workdir)[-1]
     rounded = jax.tree.map(lambda x: jnp.asarray(x, stored), predictor.variables)
     program = program_of(_with(predictor, rounded)) if with_program else None
     own_files = stored_own_files(workdir)

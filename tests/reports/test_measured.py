@@ -3,7 +3,7 @@
 import pytest
 
 from capsjax.commands import measure
-from capsjax.reports.index import read_sweep
+from capsjax.reports.index import _sweep, read_sweep
 from capsjax.reports.measured import choose_arms, measured_report
 from capsjax.runs.files import sealed, write_json
 
@@ -70,6 +70,24 @@ def test_the_level_is_chosen_on_validation_and_needs_every_seed(workdir):
         (("random", "routed"), "0.2"),
     ]
     assert [trial.seed for trial in arms[0].trials] == [0, 1]
+
+
+def test_the_first_of_equal_levels_is_chosen_whatever_the_order_of_the_seeds():
+    fields = {"name": "s", "num_seeds": 3, "factors": [{"name": "rate", "levels": ["a", "b"]}]}
+    fields["trials"] = [
+        {
+            "id": f"{level}{seed}",
+            "levels": {"rate": level},
+            "seed": seed,
+            "status": "finished",
+            "validation": part(errors),
+            "test": part(5),
+        }
+        for level, of_seeds in (("a", (1, 2, 3)), ("b", (3, 2, 1)))
+        for seed, errors in enumerate(of_seeds)
+    ]
+    (arm,) = choose_arms(_sweep(fields, "s"), "rate")
+    assert arm.chosen == "a"
 
 
 def test_tables(workdir):

@@ -3,7 +3,7 @@
 // keys, at any epoch.
 const Curves = (() => {
   const [WIDTH, HEIGHT] = [460, 250];
-  const AREA = { left: 58, right: WIDTH - 12, top: 12, bottom: HEIGHT - 34 };
+  const AREA = { left: 66, right: WIDTH - 12, top: 12, bottom: HEIGHT - 34 };
   const MOST_TICKS = 6;
 
   function make(name, attributes = {}, text = "") {
@@ -14,6 +14,13 @@ const Curves = (() => {
   }
 
   const format = (value) => String(Number(value.toPrecision(4)));
+
+  // More digits, as neighbours may differ in the fifth alone; and few characters, to fit the margin.
+  function formatTick(value) {
+    const rounded = Number(value.toPrecision(7));
+    const isSmall = rounded !== 0 && Math.abs(rounded) < 1e-3;
+    return isSmall ? rounded.toExponential() : String(rounded);
+  }
 
   // 1, 2 or 5 times a power of ten, so that there are a few of them.
   function ticksOf(low, high) {
@@ -53,12 +60,12 @@ const Curves = (() => {
     for (const tick of y.ticks) {
       const at = y.at(tick);
       svg.append(make("line", { x1: left, x2: right, y1: at, y2: at, class: "grid" }));
-      svg.append(make("text", { x: left - 6, y: at + 4, class: "tick end" }, format(tick)));
+      svg.append(make("text", { x: left - 6, y: at + 4, class: "tick end" }, formatTick(tick)));
     }
     for (const tick of x.ticks) {
       const at = x.at(tick);
       svg.append(make("line", { x1: at, x2: at, y1: top, y2: bottom, class: "grid" }));
-      svg.append(make("text", { x: at, y: bottom + 15, class: "tick middle" }, format(tick)));
+      svg.append(make("text", { x: at, y: bottom + 15, class: "tick middle" }, formatTick(tick)));
     }
     const middle = (left + right) / 2;
     svg.append(make("text", { x: middle, y: HEIGHT - 3, class: "tick middle" }, "epoch"));

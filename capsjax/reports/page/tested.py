@@ -11,7 +11,7 @@ from capsjax.data import Arrays
 from capsjax.metrics import count_confusions, dice_coefficient, measures_of_classes
 from capsjax.plots import figures
 from capsjax.reports.page import classes
-from capsjax.reports.page.decoder import program_of
+from capsjax.reports.page.decoder import MOST_WEIGHTS, program_of
 from capsjax.reports.page.html import Markup, Section, element, image, join, paragraph, table
 from capsjax.reports.page.pictures import drawn, is_ink, numbers, picture
 from capsjax.runs.moved_poses import move_poses
@@ -156,8 +156,8 @@ def _drawn_study(tested: Tested) -> Markup:
     figure = figures.pose_overview(decoded, offsets, few.labels, "", predictor.class_names)
     text = (
         "Each row moves the dimension of a class capsule that changes its image most, in steps. "
-        "There are no sliders, as this page does not hold the decoder: it is too large, or none "
-        "that the page knows."
+        f"There are no sliders, as this page does not hold the decoder: it has more than "
+        f"{MOST_WEIGHTS:,} weights, or is none that the page knows."
     )
     alternative = "one row of decoded images for each class"
     return join([paragraph(text), image(drawn(figure), alternative, class_="drawn")])
