@@ -74,6 +74,8 @@ def test_every_class_is_trained_and_tested(finished, file):
 def test_a_test_part_that_knows_of_fewer_classes_is_scored_with_all(file, tmp_path, monkeypatch):
     def load(part, dir, file):
         found = load_part("npz", part, file=file)
+        # The commonest class, which a network of one epoch predicts, is the last one.
+        found = dataclasses.replace(found, labels=3 - found.labels)
         kept = found.labels < 2
         few = Arrays(found.images[kept], found.labels[kept], num_classes=2)
         return found if part == "train" else few
@@ -84,6 +86,7 @@ def test_a_test_part_that_knows_of_fewer_classes_is_scored_with_all(file, tmp_pa
     summary = train_and_evaluate(config, tmp_path)["test"]
     predictor, test = load_predictor(tmp_path), load("test", "", str(file))
     predictions = predictor.predict(test.images).labels
+    assert predictions.max() >= 2
     recalls = [np.mean(predictions[test.labels == k] == k) for k in (0, 1)]
     assert summary["balanced_accuracy"] == pytest.approx(np.mean(recalls))
     assert summary["num_errors"] == np.sum(predictions != test.labels)
