@@ -78,7 +78,7 @@ def load_npz(path: str, part: str, split: str = "auto") -> Arrays:
         num_classes = 1 + max(int(each.max(initial=0)) for each in labels)
         if part == "train":
             check_no_gaps(labels, path)
-    if num_classes == 1 and labels[0].ndim == 1 and len(labels[0]):
+    if part == "train" and num_classes == 1 and labels[0].ndim == 1 and len(labels[0]):
         raise DataError(f"{path!r} has one class: a network needs two")
     classes = {"num_classes": num_classes, "class_names": class_names}
     train = Arrays(_images(arrays["images"], "images"), labels[0], **classes)
