@@ -11,6 +11,7 @@ not be there. The memory is that of the compiled training step on this machine's
 before one runs out of it.
 """
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -55,6 +56,8 @@ def define_flags() -> None:
 def main() -> None:
     config = command_line.config_of_flags("configs/digits.py")
     keep_compiled_programs()
+    if FLAGS.augmented:  # before what takes time
+        Path(FLAGS.augmented).parent.mkdir(parents=True, exist_ok=True)
     print(describe(config, timed=FLAGS.timed))
     if FLAGS.augmented:
         draw_augmented(config).save(FLAGS.augmented)

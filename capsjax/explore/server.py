@@ -1,5 +1,6 @@
 """What is served to whom: the page and its events, on one address, and no file of the disk."""
 
+import errno
 import os
 import re
 import socket
@@ -120,10 +121,11 @@ def bind(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family)
     except OSError as error:
         what = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise ValueError(
-            f"cannot serve on {host}, port {port} ({what}): give another --port, or --port=0 for "
-            "one that is free"
-        ) from None
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            remedy = "--host is an address of this machine; leave it out to serve this one alone"
+        else:
+            remedy = "give another --port, or --port=0 for one that is free"
+        raise ValueError(f"cannot serve on {host}, port {port} ({what}): {remedy}") from None
 
 
 def url_of(bound: socket.socket) -> str:
