@@ -12,7 +12,12 @@ from jaxtyping import Array, Float
 from capsjax.notation import LearnedArray, Routed
 from capsjax.ops import exponential_squash, safe_norm
 from capsjax.routing.competition import DENSE, Competition
-from capsjax.routing.parts import add_leading_axes, find_present, require_lower_poses
+from capsjax.routing.parts import (
+    add_leading_axes,
+    find_present,
+    of_present,
+    require_lower_poses,
+)
 
 
 def self_attention_routing(
@@ -54,7 +59,7 @@ def self_attention_routing(
     (2, 3, 4)
     """
     present = find_present(votes, competition, mask)
-    votes = jnp.where(present[..., None, None], votes, 0.0)
+    votes = of_present(votes, present, 2)
     if uniform:
         b = jnp.zeros_like(votes[..., 0])
     else:
