@@ -493,7 +493,8 @@ def test_a_changed_number_in_an_index_is_noticed(tmp_path):
     path.write_text(json.dumps(index))
     assert read_sweep(tmp_path).num_seeds == 3
     path.write_text(json.dumps(index).replace('"num_errors": 131', '"num_errors": 31'))
-    with pytest.raises(ValueError, match=r"is damaged \(it differs .*: start `capsjax"):
+    message = r"is damaged \(it differs from what was .*: start `capsjax sweep`"
+    with pytest.raises(ValueError, match=message):
         read_sweep(tmp_path)
 
 

@@ -172,7 +172,8 @@ def test_run_made_before_a_field_was_added_is_read_and_resumes(tmp_path, prefix)
     write_json(tmp_path / "config.json", fields)
     (tmp_path / "env.json").unlink()  # it knows the digest of the config
 
-    if not prefix:
+    assert workdir.stored_fields(tmp_path) == flatten(resolved(with_field(0)))
+    if not prefix:  # a sweep is no run
         assert resolved(read_config(tmp_path)) == resolved(with_field(0))
     open_workdir(tmp_path, with_field(0), COMMAND)
     assert read_json(tmp_path / "config.json") == fields
